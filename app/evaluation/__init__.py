@@ -1,0 +1,1 @@
+"""Decode a held-out set and score it."""

@@ -1,0 +1,1 @@
+"""Artifacts on disk: what one says of itself, and how it is published, verified and resolved."""

@@ -1,0 +1,94 @@
+"""What an artifact says of itself: the schema of `manifest.json` and of `golden.json`. `docs/artifact.md` explains it."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+FORMAT_VERSION = 1
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Task = Literal["translate", "summarize", "transcribe"]
+VariantName = Literal["fp32", "fp16", "int8"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StateTensor(_Record):
+    """One tensor that the graphs hand from step to step.
+
+    `memory`: made by encode, read by every step, one entry a source [B, ...]; `length_axis` is the source's axis.
+    `fixed`: one entry a row [R, ...], replaced by every step; encode gives its first value for each source.
+    `growing`: one entry a row [R, ...], a slot of `length_axis` positions that step writes in place.
+    `shape` leaves the first axis out; -1 stands at the length axis (counted with the first axis as 0).
+    """
+
+    name: str
+    kind: Literal["memory", "fixed", "growing"]
+    dtype: Literal["float32", "float16"]
+    shape: list[int]
+    length_axis: int | None = None
+
+
+class Variant(_Record):
+    """One precision of the model: two graphs, and the state as these graphs want it."""
+
+    encode: str
+    step: str
+    state: list[StateTensor]
+
+
+class Tokenizer(_Record):
+    """How text becomes ids. `language_ids` holds the token that asks for a target language, put before the source."""
+
+    kind: Literal["sentencepiece"] = "sentencepiece"
+    file: str = "tokenizer/tokenizer.model"
+    language_ids: dict[str, int] = Field(default_factory=dict)
+    lower_case: bool = False
+
+
+class File(_Record):
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Manifest(_Record):
+    """`manifest.json`: everything the serving half needs to know, and a checksum of every other file."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: Name
+    version: Name
+    task: Task
+    architecture: str
+    num_parameters: int = Field(ge=1)
+    created_at: datetime
+    created_by: dict[str, str] = Field(description="Versions of what made it: seq2serve, torch, onnx.")
+    directions: list[tuple[str, str]] = Field(default_factory=list, description="(source, target) language codes.")
+    vocabulary_size: int = Field(ge=4)
+    pad_id: int
+    unk_id: int
+    bos_id: int
+    eos_id: int
+    max_source_length: int = Field(ge=1, description="Source tokens, the end of sentence included.")
+    max_target_length: int = Field(ge=1, description="Steps a row may take.")
+    tokenizer: Tokenizer
+    variants: dict[VariantName, Variant]
+    default_search: dict[str, float] = Field(default_factory=dict, description="beam_size, length_penalty.")
+    files: dict[str, File]
+
+
+class GoldenCase(_Record):
+    """An input and the ids that PyTorch gave, greedy, fp32. Cases are chosen where no step was a near tie, so that
+    every variant on every provider must give the same ids."""
+
+    source: list[int]
+    target: list[int]
+
+
+class Golden(_Record):
+    made_with: dict[str, str]
+    max_length: int
+    cases: list[GoldenCase]

@@ -1,0 +1,1 @@
+"""Text between characters and ids: cleaning, tokenizers, sentence segmentation."""

@@ -1,0 +1,77 @@
+"""The training loss: label-smoothed cross-entropy, fused with the vocabulary projection."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
+
+from app.errors import CorpusError
+from app.models.interface import Seq2Seq
+
+# Rows of logits alive at once: small enough to stay in the processor's cache.
+CHUNK = 512
+
+
+class _FusedCrossEntropy(Function):
+    """Logits, loss and all gradients chunk by chunk: the [N, V] matrix of logits is never kept.
+
+    Source: the idea of computing gradients in the forward pass, Hsu et al. 2024 (Liger kernel), arXiv:2410.10989.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, features: Tensor, weight: Tensor, bias: Tensor, gold: Tensor, epsilon: float
+    ) -> Tensor:
+        smooth = epsilon / weight.shape[0]
+        features_gradient = torch.empty_like(features)
+        weight_gradient = torch.zeros_like(weight)
+        bias_gradient = torch.zeros_like(bias)
+        total = torch.zeros((), dtype=torch.float32, device=features.device)
+        for start in range(0, len(features), CHUNK):
+            part, wanted = features[start : start + CHUNK], gold[start : start + CHUNK, None]
+            log_probs = nn.functional.linear(part, weight, bias).float().log_softmax(-1)  # [C, V]
+            total -= (1 - epsilon) * log_probs.gather(1, wanted).sum() + smooth * log_probs.sum()
+            gradient = log_probs.exp_().sub_(smooth)
+            gradient.scatter_add_(1, wanted, torch.full_like(wanted, epsilon - 1, dtype=gradient.dtype))
+            gradient = gradient.to(features.dtype)
+            features_gradient[start : start + CHUNK] = gradient @ weight.to(gradient.dtype)
+            weight_gradient += (gradient.T @ part).to(weight.dtype)
+            bias_gradient += gradient.sum(0).to(bias.dtype)
+        ctx.save_for_backward(features_gradient, weight_gradient, bias_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = upstream
+        return *(gradient * scale.to(gradient.dtype) for gradient in ctx.saved_tensors), None, None
+
+
+def smoothed_cross_entropy(features: Tensor, output: nn.Linear, gold: Tensor, pad_id: int, epsilon: float) -> Tensor:
+    """Sum over target tokens of the label-smoothed loss in nats; padding does not count.
+
+    Shapes: features [B, T, D], gold [B, T] int64 -> scalar float32.
+    Raises: CorpusError if the batch holds no target token.
+    Source: Szegedy et al. 2016, section 7, arXiv:1512.00567.
+    """
+    real = gold != pad_id
+    if not bool(real.any()):
+        raise CorpusError("a batch without a target token reached the loss; clean empty targets out of the corpus")
+    loss: Tensor = _FusedCrossEntropy.apply(features[real], output.weight, output.bias, gold[real], epsilon)
+    return loss
+
+
+class Objective(nn.Module):
+    """A model with its loss, so that one forward pass gives what is to be minimized (and DDP has one to wrap)."""
+
+    def __init__(self, model: Seq2Seq, pad_id: int, epsilon: float) -> None:
+        super().__init__()
+        self.model = model
+        self.pad_id = pad_id
+        self.epsilon = epsilon
+
+    def forward(self, source: Tensor, lengths: Tensor, target: Tensor, gold: Tensor) -> Tensor:
+        """source [B, S], lengths [B], target [B, T] from the begin of sentence, gold [B, T] -> summed loss in nats."""
+        features = self.model.decode(source, lengths, target)
+        return smoothed_cross_entropy(features, self.model.output, gold, self.pad_id, self.epsilon)

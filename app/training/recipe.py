@@ -1,0 +1,130 @@
+"""What a recipe may say: one TOML file describes one training run completely."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.errors import RecipeError
+from app.models import ModelConfig
+from app.store.manifest import Name
+from app.text.cleaning import CleaningOptions
+from app.text.tokenizer import TokenizerOptions
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ParallelText(Section):
+    """Sentence pairs: one TSV file with a column a language, or one file a language, plain or gzip."""
+
+    files: list[str] = Field(min_length=1, description="Relative to the data folder.")
+    languages: tuple[str, str]
+    weight: float = Field(1.0, gt=0, le=100, description="How often an epoch sees each pair; 0.5: a random half of them.")
+
+    @model_validator(mode="after")
+    def _one_or_two_files(self) -> "ParallelText":
+        if len(self.files) > 2:
+            raise ValueError(f"files has {len(self.files)} entries; give one TSV or one file for each language")
+        return self
+
+
+class Data(Section):
+    directions: list[tuple[str, str]] = Field(min_length=1, description="(source, target) language codes.")
+    train: list[ParallelText] = Field(min_length=1)
+    dev: list[ParallelText] = Field(min_length=1)
+    test: dict[str, ParallelText] = Field(default_factory=dict)
+
+
+class Optimization(Section):
+    optimizer: Literal["adam", "adamw", "rmsprop"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0, description="The peak of the schedule.")
+    schedule: Literal["inverse_sqrt", "noam", "cosine", "constant"] = "inverse_sqrt"
+    warmup_steps: int = Field(1000, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    accumulation: int = Field(1, ge=1, description="Batches summed into one step.")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="Exponential moving average of the weights; 0: none.")
+
+
+class Schedule(Section):
+    max_steps: int = Field(ge=1)
+    batch_tokens: int = Field(4096, ge=16, description="Source and target tokens a batch, padding included.")
+    max_length: int = Field(256, ge=2, description="Longer sides are left out of training.")
+    evaluate_every: int = Field(1000, ge=1)
+    checkpoint_every: int = Field(500, ge=1)
+    log_every: int = Field(50, ge=1)
+    patience: int = Field(0, ge=0, description="Stop after so many evaluations without a better metric; 0: never.")
+    metric: Literal["loss", "bleu", "chrf"] = "loss"
+    dev_sentences: int = Field(500, ge=1, description="Dev pairs a direction that are decoded at an evaluation.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16 on CUDA only.")
+
+
+class Search(Section):
+    beam_size: int = Field(4, ge=1, le=64)
+    length_penalty: float = Field(1.0, ge=0, le=10)
+
+
+class Recipe(Section):
+    """`recipes/NAME.toml`."""
+
+    name: Name
+    task: Literal["translate"] = "translate"
+    description: str = ""
+    licence: str = Field("", description="Of the weights, as the data allows.")
+    seed: int = 1
+    data: Data
+    cleaning: CleaningOptions = CleaningOptions()
+    tokenizer: TokenizerOptions = TokenizerOptions()
+    model: ModelConfig
+    optimization: Optimization = Optimization()
+    training: Schedule
+    search: Search = Search()
+
+    @property
+    def languages(self) -> list[str]:
+        """All languages of the directions, in order of appearance."""
+        return list(dict.fromkeys(language for direction in self.data.directions for language in direction))
+
+
+def _known_keys(model: Any) -> list[str]:
+    """Every key that a recipe may hold anywhere, for suggestions."""
+    keys = []
+    for definition in model.model_json_schema().get("$defs", {}).values():
+        keys += list(definition.get("properties", {}))
+    return keys + list(model.model_json_schema()["properties"])
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(Recipe), n=1)
+            lines.append(f"{where}: no such key" + (f"; did you mean `{near[0]}`?" if near else ""))
+        else:
+            lines.append(f"{where}: {item['msg']}" + ("" if item["type"] == "missing" else f" (found {item['input']!r})"))
+    return "\n  ".join(lines)
+
+
+def parse_recipe(text: str, where: str) -> Recipe:
+    """A recipe from TOML text; `where` names its file in errors. Raises: RecipeError naming every wrong key."""
+    try:
+        return Recipe.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise RecipeError(f"{where}:\n  {_explain(error)}") from error
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a file. Raises: RecipeError."""
+    try:
+        return parse_recipe(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: can not be read ({error}); see recipes/ for examples") from error
