@@ -70,7 +70,8 @@ class StepModel(Protocol):
     def encode(self, sources: Sequence[Source], width: int) -> State:
         """Read all sources together; the state has len(sources) x width rows, each at position 0."""
 
-    def step(self, ids: Ids, state: State, num_candidates: int) -> tuple[Candidates, State]:
+    # `Any`, not `State`: a model takes only the states that it made itself.
+    def step(self, ids: Ids, state: Any, num_candidates: int) -> tuple[Candidates, State]:
         """Feed `ids` [R], the last token of every row; give the K = num_candidates best next ones of each."""
 
 

@@ -43,17 +43,8 @@ def translation_scores(
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """BLEU alone, from 0 to 100 and without an interval: for early stopping. Raises as `translation_scores`."""
-    return _value(BLEU(force=True), hypotheses, references)
-
-
-def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """chrF2 alone, as `bleu`."""
-    return _value(CHRF(), hypotheses, references)
-
-
-def _value(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str]) -> float:
     _check_lengths(hypotheses, references)
-    return float(metric.corpus_score(hypotheses, [references]).score)
+    return float(BLEU(force=True).corpus_score(hypotheses, [references]).score)
 
 
 def _score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str], with_intervals: bool) -> Score:

@@ -7,12 +7,14 @@ from torch.nn import functional
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
     """True at the real positions: lengths [B] -> [B, size]."""
-    return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+    mask: Tensor = torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+    return mask
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """[B, L, D] -> [B, H, L, K]."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    heads: Tensor = x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return heads
 
 
 def merge_heads(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 class Dropout(nn.Module):
-    """Zeroes elements with probability `rate`, rounded to 1/256 on the CPU, and scales the others up to keep the mean."""
+    """Zeroes elements with probability `rate`, in steps of 1/256 on the CPU, and scales the others up."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Recurrent models: encoder-decoder (Sutskever 2014, Cho 2014), with attention by Bahdanau 2015 or Luong 2015."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +10,7 @@ from app.models.attention import length_mask
 from app.models.dropout import Dropout
 from app.models.interface import Seq2Seq, StateSpec
 
-CELLS: dict[str, tuple[type[nn.RNNBase], type[nn.RNNCellBase]]] = {
+CELLS: dict[str, tuple[Any, Any]] = {
     "lstm": (nn.LSTM, nn.LSTMCell),
     "gru": (nn.GRU, nn.GRUCell),
     "rnn": (nn.RNN, nn.RNNCell),
@@ -57,7 +57,8 @@ class MemoryAttention(nn.Module):
         else:
             scores = hidden @ keys.transpose(1, 2)  # [B, T, S]
         weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
-        return weights @ memory
+        context: Tensor = weights @ memory
+        return context
 
 
 class Rnn(Seq2Seq):

@@ -75,10 +75,8 @@ class Residual(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, block: Callable[[Tensor], Tensor]) -> Tensor:
-        if self.is_pre:
-            return x + self.dropout(block(self.norm(x)))
-        normed: Tensor = self.norm(x + self.dropout(block(x)))
-        return normed
+        x = x + self.dropout(block(self.norm(x))) if self.is_pre else self.norm(x + self.dropout(block(x)))
+        return x
 
 
 class EncoderLayer(nn.Module):
@@ -121,7 +119,8 @@ class DecoderLayer(nn.Module):
 
         def attend_memory(y: Tensor) -> Tensor:
             # The rows of one source stand where positions stand in training: its memory is never repeated.
-            return self.cross_attention(y.unflatten(0, (sources, -1)), keys, values, mask).flatten(0, 1)
+            attended: Tensor = self.cross_attention(y.unflatten(0, (sources, -1)), keys, values, mask)
+            return attended.flatten(0, 1)
 
         x = self.self_attention_residual(x, lambda y: self.self_attention.step(y, positions, *self_cache))
         x = self.cross_attention_residual(x, attend_memory)
@@ -207,7 +206,5 @@ class Transformer(Seq2Seq):
         for index, layer in enumerate(self.decoder_layers):
             assert isinstance(layer, DecoderLayer)
             self_cache = (state[f"self_key.{index}"], state[f"self_value.{index}"])
-            x = layer.step(
-                x, positions, self_cache, (state[f"cross_key.{index}"], state[f"cross_value.{index}"], mask)
-            )
+            x = layer.step(x, positions, self_cache, (state[f"cross_key.{index}"], state[f"cross_value.{index}"], mask))
         return self.decoder_norm(x), state

@@ -1,4 +1,4 @@
-"""What an artifact says of itself: the schema of `manifest.json` and of `golden.json`. `docs/artifact.md` explains it."""
+"""What an artifact says of itself: the schema of `manifest.json` and `golden.json`; `docs/artifact.md` explains it."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -58,7 +58,7 @@ class File(_Record):
 class Manifest(_Record):
     """`manifest.json`: everything the serving half needs to know, and a checksum of every other file."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     name: Name
     version: Name
     task: Task

@@ -14,24 +14,26 @@ class Part:
     gap: str
 
 
-# A period after one of these ends no sentence; written without the last period, lower case.
+# A period after one of these ends no sentence; written without the last period, lower case. Words that also stand at
+# the end of sentences (no, so, Max, Art) are left out: a sentence too long hurts less than one cut in two.
 _ABBREVIATIONS = {
     "en": frozenset(
-        "mr mrs ms dr prof st sr jr rev hon gen col capt lt sgt maj gov sen rep pres messrs mt ft vs v cf eg ie e.g i.e "
-        "al viz approx est dept fig figs eq sec ch vol ed eds p pp no nos jan feb mar apr jun jul aug sep sept oct nov "
-        "dec u.s u.k u.n d.c ca".split()
+        """mr mrs ms dr prof st sr jr rev hon gen col capt lt sgt maj gov sen rep pres messrs mt ft vs v cf eg ie e.g
+        i.e al viz approx est dept fig figs eq ch vol eds p pp jan feb mar apr jun jul aug sep sept oct nov dec
+        u.s u.k u.n d.c ca""".split()  # noqa: SIM905 (a list literal would take sixty lines)
     ),
     "de": frozenset(
-        "dr prof hr fr frl st dipl ing mag z.b zb u.a d.h dh o.ä u.ä i.d.r s.o s.u v.a u.u z.t u.s.w o.g e.v vgl bzw bspw "
-        "ca evtl ggf inkl exkl max min mind sog nr abs art abb tab kap bd hrsg aufl str tel mio mrd jh jhd geb gest "
-        "verh jan feb mär apr jun jul aug sep sept okt nov dez mo di mi do sa so v n chr z b d h u a i t s".split()
+        """dr prof hr fr frl st dipl ing mag z.b zb u.a d.h dh o.ä u.ä i.d.r s.o s.u v.a u.u z.t u.s.w o.g e.v vgl bzw
+        bspw ca evtl ggf inkl exkl mind sog abb kap bd hrsg aufl str tel mio mrd jh jhd geb gest verh jan feb mär apr
+        jun jul aug sep sept okt nov dez v n chr z b d h u a i t s""".split()  # noqa: SIM905
     ),
 }
+_BEFORE_NUMBERS = frozenset({"no", "nos", "nr", "art", "abs", "sec"})
 _ANY_ABBREVIATION = frozenset().union(*_ABBREVIATIONS.values())
 _MARKS = ".!?…‼⁇⁈⁉؟।॥۔"
 _WIDE_ENDS = "。｡！？"
-# What ends a sentence, with the quotes and brackets that close after it. White space must follow, except after wide marks.
-# A run of marks is tried from its first one only, and never again from inside: linear time on any text.
+# What ends a sentence, with the quotes and brackets that close after it; white space must follow, except after wide
+# marks. A run of marks is tried from its first one only, and never again from inside: linear time on any text.
 _END = re.compile(
     rf"(?<![{_MARKS}])[{_MARKS}]++[\"'”’»«›‹“‘)\]}}]*+(?=\s)|[{_WIDE_ENDS}]++[{_WIDE_ENDS}!?…”’」』）)\]\"']*+"
 )
@@ -45,7 +47,7 @@ _LONGEST_WORD = 24
 def split_sentences(text: str, language: str = "en") -> list[Part]:
     """The sentences of `text` and the gaps after them; a line break always ends one, white space before the first
     sentence is the gap of an empty part. `language` (a code) says which abbreviations and ordinals to know."""
-    parts = []
+    parts: list[Part] = []
     for line in text.splitlines(keepends=True):
         start = 0
         for end in [*_sentence_ends(line, language), len(line)]:
@@ -83,10 +85,10 @@ def _ends_sentence(line: str, sentence_start: int, match: re.Match[str], languag
         return mark[-1] in "!?" and mark == match[0]
     if mark != "." or mark != match[0]:
         return True
-    return not _is_abbreviated(line, sentence_start, match.start(), language)
+    return not _is_abbreviated(line, sentence_start, match.start(), following, language)
 
 
-def _is_abbreviated(line: str, sentence_start: int, period: int, language: str) -> bool:
+def _is_abbreviated(line: str, sentence_start: int, period: int, following: str, language: str) -> bool:
     """Whether the period at this place only shortens the word, or counts the number, before it."""
     before = _LAST_WORD.search(line, max(sentence_start, period - _LONGEST_WORD), period)
     word = before[0] if before else ""
@@ -95,6 +97,8 @@ def _is_abbreviated(line: str, sentence_start: int, period: int, language: str) 
         return is_list_item or (language == "de" and len(word) <= 2)
     if len(word) == 1 and word.isupper():
         return not (word == "I" and language == "en")
+    if word.lower() in _BEFORE_NUMBERS:
+        return following.isdigit()
     return word.lower() in _ABBREVIATIONS.get(language, _ANY_ABBREVIATION)
 
 

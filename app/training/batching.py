@@ -1,4 +1,4 @@
-"""Which examples share a batch: buckets of similar length under a token budget, shuffled, and the same after a resume."""
+"""Which examples share a batch: similar lengths under a token budget, shuffled, the same after a resume."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,7 +75,9 @@ class Batches:
         sources = tokenizer.encode_batch([example.source for example in examples])
         targets = tokenizer.encode_batch([example.target for example in examples])
         fits = [
-            i for i in range(len(examples)) if len(sources[i]) + 2 <= max_length and 0 < len(targets[i]) + 1 <= max_length
+            i
+            for i in range(len(examples))
+            if len(sources[i]) + 2 <= max_length and 0 < len(targets[i]) + 1 <= max_length
         ]
         if not fits:
             raise CorpusError(f"no example fits into training.max_length = {max_length} tokens")

@@ -59,7 +59,9 @@ def read_pairs(text: ParallelText, root: Path) -> list[Pair]:
         for number, line in enumerate(read_lines(paths[0]), start=1):
             columns = line.split("\t")
             if len(columns) < 2:
-                raise CorpusError(f"{paths[0]}:{number}: found 1 column, expected {text.languages[0]}<TAB>{text.languages[1]}")
+                raise CorpusError(
+                    f"{paths[0]}:{number}: found 1 column, expected {text.languages[0]}<TAB>{text.languages[1]}"
+                )
             pairs.append((columns[0], columns[1]))
     if not pairs:
         raise CorpusError(f"{' and '.join(text.files)}: no line in it")
@@ -94,7 +96,9 @@ class Corpus:
     def _normalize(self, text: ParallelText) -> list[Pair]:
         # As the service would read them; no pair is dropped from a held-out set.
         cleaning = self.recipe.cleaning
-        return [(normalize(first, cleaning), normalize(second, cleaning)) for first, second in read_pairs(text, self.root)]
+        return [
+            (normalize(first, cleaning), normalize(second, cleaning)) for first, second in read_pairs(text, self.root)
+        ]
 
     def _examples(self, texts: list[ParallelText], read: Callable[[ParallelText], list[Pair]]) -> list[Example]:
         examples: list[Example] = []

@@ -49,6 +49,11 @@ class Place:
         return self.rank == 0
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one of its `torchrun` that writes and reports; alone it always is."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def training_place(device: str) -> Iterator[Place]:
     """This process's place; under `torchrun` it joins the others for as long as the context lasts."""
@@ -56,7 +61,9 @@ def training_place(device: str) -> Iterator[Place]:
     rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
     has_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        raise TrainingError("device cuda: PyTorch sees no CUDA device here; use --device cpu, or install its CUDA build")
+        raise TrainingError(
+            "device cuda: PyTorch sees no CUDA device here; use --device cpu, or install its CUDA build"
+        )
     place = Place(torch.device("cuda", local_rank) if has_cuda else torch.device("cpu"), rank, world_size)
     if world_size == 1:
         yield place
@@ -209,7 +216,7 @@ class Trainer:
         for index, batch in enumerate(group):
             is_last = index == len(group) - 1
             silent = isinstance(self.objective, DistributedDataParallel) and not is_last
-            with self.objective.no_sync() if silent else nullcontext():  # type: ignore[union-attr, operator]  # DDP only
+            with self.objective.no_sync() if silent else nullcontext():  # type: ignore[operator]  # DDP only
                 with self._autocast():
                     summed = self.objective(batch.source, batch.lengths, batch.target, batch.gold)
                 # DDP takes the mean over processes; the loss is a mean over all of their tokens.
@@ -236,7 +243,7 @@ class Trainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} at step {self.progress.step + 1} (learning rate {self._rate():.2e}); "
-                "lower optimization.learning_rate, raise warmup_steps or lower clip_norm, and resume from the last checkpoint"
+                "lower optimization.learning_rate, raise warmup_steps or lower clip_norm, and resume"
             )
         return loss
 

@@ -58,7 +58,9 @@ def smoothed_cross_entropy(features: Tensor, output: nn.Linear, gold: Tensor, pa
     real = gold != pad_id
     if not bool(real.any()):
         raise CorpusError("a batch without a target token reached the loss; clean empty targets out of the corpus")
-    loss: Tensor = _FusedCrossEntropy.apply(features[real], output.weight, output.bias, gold[real], epsilon)
+    loss: Tensor = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]  # torch does not type it
+        features[real], output.weight, output.bias, gold[real], epsilon
+    )
     return loss
 
 

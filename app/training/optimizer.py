@@ -26,12 +26,12 @@ def build_optimizer(model: nn.Module, options: Optimization) -> torch.optim.Opti
 def learning_rate(step: int, options: Optimization, max_steps: int, width: int) -> float:
     """The rate of step 1, 2, ...: linear warm-up to `learning_rate`, then the schedule.
 
-    `noam` scales the peak as Vaswani 2017, section 5.3: learning_rate x width**-0.5 x min(step**-0.5, step x warmup**-1.5).
+    `noam` is Vaswani 2017, section 5.3, scaled: learning_rate x width**-0.5 x min(step**-0.5, step x warmup**-1.5).
     `cosine` falls to nothing at `max_steps`.
     """
     peak, warmup = options.learning_rate, options.warmup_steps
     if options.schedule == "noam":
-        return peak * width**-0.5 * min(step**-0.5, step * max(warmup, 1) ** -1.5)
+        return float(peak * width**-0.5 * min(step**-0.5, step * max(warmup, 1) ** -1.5))
     if step < warmup:
         return peak * step / warmup
     if options.schedule == "inverse_sqrt":

@@ -23,7 +23,9 @@ class ParallelText(Section):
 
     files: list[str] = Field(min_length=1, description="Relative to the data folder.")
     languages: tuple[str, str]
-    weight: float = Field(1.0, gt=0, le=100, description="How often an epoch sees each pair; 0.5: a random half of them.")
+    weight: float = Field(
+        1.0, gt=0, le=100, description="How often an epoch sees each pair; 0.5: a random half of them."
+    )
 
     @model_validator(mode="after")
     def _one_or_two_files(self) -> "ParallelText":
@@ -77,6 +79,7 @@ class Recipe(Section):
     task: Literal["translate"] = "translate"
     description: str = ""
     licence: str = Field("", description="Of the weights, as the data allows.")
+    limits: str = Field("", description="For the model card: what the model is not good for.")
     seed: int = 1
     data: Data
     cleaning: CleaningOptions = CleaningOptions()
@@ -108,7 +111,9 @@ def _explain(error: ValidationError) -> str:
             near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(Recipe), n=1)
             lines.append(f"{where}: no such key" + (f"; did you mean `{near[0]}`?" if near else ""))
         else:
-            lines.append(f"{where}: {item['msg']}" + ("" if item["type"] == "missing" else f" (found {item['input']!r})"))
+            lines.append(
+                f"{where}: {item['msg']}" + ("" if item["type"] == "missing" else f" (found {item['input']!r})")
+            )
     return "\n  ".join(lines)
 
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from app.errors import RecipeError, TrainingError
 from app.models import build_model
 from app.models.interface import Seq2Seq
-from app.text.tokenizer import SentencePieceTokenizer
+from app.models.stepping import TorchModel
+from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, SentencePieceTokenizer
 from app.training import checkpoint
 from app.training.batching import Batches
 from app.training.corpus import Corpus, prepare_tokenizer
@@ -62,7 +63,9 @@ def _start_from(model: Seq2Seq, path: Path) -> None:
 
 def _write_recipe(run: Run, text: str, *, is_resumed: bool) -> None:
     if run.recipe_path.exists() and not is_resumed:
-        raise TrainingError(f"{run.folder}: holds a run already; go on with --resume, or name another folder with --output")
+        raise TrainingError(
+            f"{run.folder}: holds a run already; go on with --resume, or name another folder with --output"
+        )
     run.folder.mkdir(parents=True, exist_ok=True)
     run.recipe_path.write_text(text, "utf-8")
 
@@ -70,7 +73,9 @@ def _write_recipe(run: Run, text: str, *, is_resumed: bool) -> None:
 def _check_resumable(old: Recipe, new: Recipe) -> None:
     for section in ("model", "tokenizer", "data", "cleaning", "seed"):
         if getattr(old, section) != getattr(new, section):
-            raise RecipeError(f"[{section}] changed since the run began; only [optimization] and [training] may, for --resume")
+            raise RecipeError(
+                f"[{section}] changed since the run began; --resume allows [optimization] and [training] to"
+            )
 
 
 def train(
@@ -147,4 +152,16 @@ def _summary(recipe: Recipe, model: Seq2Seq, trainer: Trainer) -> str:
         f"({trainer.batches.num_too_long:,} too long), vocabulary {model.output.out_features:,}, "
         f"device {trainer.place.device}, {trainer.place.world_size} process(es), {torch.get_num_threads()} threads, "
         f"from step {trainer.progress.step} to {recipe.training.max_steps}"
+    )
+
+
+def step_model(model: Seq2Seq, recipe: Recipe, device: str) -> TorchModel:
+    """A trained model ready to be searched."""
+    has_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
+    return TorchModel(
+        model.to("cuda" if has_cuda else "cpu"),
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        pad_id=PAD_ID,
+        max_target_length=recipe.model.max_length,
     )

@@ -1,0 +1,87 @@
+"""What goes over the wire: LibreTranslate's shapes, and our own fields beside them."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TranslateRequest(BaseModel):
+    """`POST /translate`, as JSON, as a form or in the query string. A list of texts goes through JSON only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    q: str | list[str] = Field(
+        description="Text, or texts, to translate; long ones are split into sentences, never cut.",
+        examples=["Good morning."],
+    )
+    source: str = Field(description='Code of the source language, or "auto" to detect it.', examples=["en"])
+    target: str = Field(description="Code of the target language.", examples=["de"])
+    format: str = Field(default="text", description='"text" is the only format.')
+    alternatives: int = Field(default=0, ge=0, description="How many other translations to give at the most.")
+    api_key: str | None = Field(default=None, description="Also taken from `Authorization: Bearer`.")
+    model: str | None = Field(default=None, description="Name of a model; else one that knows the direction.")
+    beam_size: int | None = Field(default=None, ge=1, description="Hypotheses that the search keeps.")
+    max_length: int | None = Field(default=None, ge=1, description="Target tokens of a sentence, at the most.")
+    length_penalty: float | None = Field(
+        default=None, ge=0, le=10, allow_inf_nan=False, description="Above 1 favours longer translations."
+    )
+
+
+class DetectedLanguage(BaseModel):
+    confidence: float = Field(ge=0, le=100)
+    language: str
+
+
+class TranslateResponse(BaseModel):
+    """For a list `q` every field but `errors` is a list too, in the order of `q`.
+
+    An item that failed has null in them (but for what was detected) and its message in `errors`, which is there only if
+    an item failed; if all did, the answer is the first one's error.
+    """
+
+    translatedText: str | list[str | None]  # noqa: N815 (LibreTranslate's name)
+    detectedLanguage: DetectedLanguage | list[DetectedLanguage | None] | None = Field(  # noqa: N815
+        default=None, description='Only if source is "auto".'
+    )
+    alternatives: list[str] | list[list[str] | None] | None = Field(
+        default=None, description="Only if asked for: unlike each other and the translation, best first."
+    )
+    model: str | list[str | None] = Field(description="Name and version of the model that translated.")
+    truncated: bool | list[bool | None] = Field(description="Whether a sentence met its limit, so text is missing.")
+    finish_reason: Literal["stop", "length"] | list[Literal["stop", "length"] | None]
+    errors: list[str | None] | None = None
+
+
+class DetectRequest(BaseModel):
+    """`POST /detect`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    q: str = Field(description="Text whose language is asked for.", examples=["Guten Morgen."])
+    api_key: str | None = None
+
+
+class Language(BaseModel):
+    code: str
+    name: str
+    targets: list[str]
+
+
+class Model(BaseModel):
+    """A version that the service knows; `reason` says why it is not ready."""
+
+    name: str
+    version: str
+    task: str | None
+    directions: list[tuple[str, str]]
+    variant: str | None
+    provider: str | None
+    state: str
+    reason: str | None
+    is_current: bool = Field(description="Whether this version answers.")
+
+
+class Problem(BaseModel):
+    """Every error, on every route."""
+
+    error: str

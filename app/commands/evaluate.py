@@ -1,0 +1,117 @@
+"""`seq2serve evaluate`: BLEU and chrF of a model on its recipe's test sets, or on files."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from app.commands.loading import OpenModel
+from app.errors import InputError
+from app.evaluation.evaluate import Evaluation, evaluate_translation
+from app.text.cleaning import normalize
+from app.training.corpus import read_pairs
+from app.training.recipe import ParallelText
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """Sentence pairs in one direction."""
+
+    name: str
+    direction: tuple[str, str]
+    sources: list[str]
+    references: list[str]
+
+
+def recipe_test_sets(opened: OpenModel, data: Path, only: list[str]) -> list[TestSet]:
+    """The test sets of the model's recipe in every direction that it serves; `only` names some of them."""
+    known = opened.recipe.data.test
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise InputError(f"test set {unknown[0]!r} is not in the recipe of {opened.name}; it has {', '.join(known)}")
+    sets = []
+    for name in only or known:
+        sets += test_sets(name, known[name], opened.recipe.data.directions, data)
+    return sets
+
+
+def file_test_set(files: list[str], direction: str | None) -> TestSet:
+    """A test set from files of the user's own: one TSV, or a source and a reference file."""
+    source, _, target = (direction or "").partition("-")
+    if not source or not target:
+        raise InputError("--file needs --direction SOURCE-TARGET, for example --direction en-de")
+    text = ParallelText(files=files, languages=(source, target))
+    return test_sets(", ".join(files), text, [(source, target)], Path())[0]
+
+
+def test_sets(name: str, text: ParallelText, directions: list[tuple[str, str]], data: Path) -> list[TestSet]:
+    """A parallel text as test sets, one for every direction that it can test. References stay as published."""
+    pairs = read_pairs(text, data)
+    firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
+    both = {text.languages: (firsts, seconds), text.languages[::-1]: (seconds, firsts)}
+    return [TestSet(name, direction, *both[direction]) for direction in directions if direction in both]
+
+
+def evaluate_set(opened: OpenModel, test: TestSet, beam_size: int | None, console: Console) -> Evaluation:
+    """Decode and score one test set, with a progress bar on a terminal."""
+    cleaning = opened.recipe.cleaning
+    sources = opened.sources([normalize(text, cleaning) for text in test.sources], test.direction[1])
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(f"{test.name} {'-'.join(test.direction)}", total=len(sources))
+        return evaluate_translation(
+            opened.model,
+            sources,
+            test.references,
+            opened.tokenizer.decode,
+            beam_size=beam_size or opened.recipe.search.beam_size,
+            length_penalty=opened.recipe.search.length_penalty,
+            on_finished=lambda count: bar.advance(task, count),
+        )
+
+
+def evaluate_all(
+    opened: OpenModel, tests: list[TestSet], beam_size: int | None, console: Console
+) -> list[dict[str, Any]]:
+    """Score every test set; a table on the console, and the same as records."""
+    records = []
+    table = Table("test set", "direction", "sentences", "score", "value", "95 % interval", title=opened.name)
+    signatures = set()
+    for test in tests:
+        scores = evaluate_set(opened, test, beam_size, console).scores
+        for score in scores:
+            interval = f"{score.low:.1f} - {score.high:.1f}" if score.low is not None and score.high is not None else ""
+            size = str(len(test.sources))
+            table.add_row(test.name, "-".join(test.direction), size, score.name, f"{score.value:.2f}", interval)
+            signatures.add(f"{score.name}: {score.signature}")
+        records.append(
+            {
+                "set": test.name,
+                "direction": "-".join(test.direction),
+                "sentences": len(test.sources),
+                "beam_size": beam_size or opened.recipe.search.beam_size,
+                "model": opened.name,
+                "scores": [asdict(score) for score in scores],
+            }
+        )
+    console.print(table)
+    for signature in sorted(signatures):
+        console.print(signature, highlight=False)
+    return records
+
+
+def write_records(records: list[dict[str, Any]], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,44 @@
+"""`seq2serve models` and `seq2serve verify`: what the store holds, and whether it is whole."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from app.errors import ArtifactError
+from app.store.registry import Registry
+
+
+def list_models(store: Path, console: Console) -> None:
+    """A table of every version in the store."""
+    table = Table("model", "version", "alias", "task", "architecture", "parameters", "directions", "variants")
+    for entry in Registry(store).list():
+        manifest = entry.manifest
+        if manifest is None:
+            table.add_row(entry.name, entry.version, ", ".join(entry.aliases), f"[red]unreadable: {entry.reason}[/]")
+            continue
+        table.add_row(
+            entry.name,
+            entry.version,
+            ", ".join(entry.aliases),
+            manifest.task,
+            manifest.architecture,
+            f"{manifest.num_parameters:,}",
+            ", ".join(f"{source}-{target}" for source, target in manifest.directions),
+            ", ".join(sorted(manifest.variants)),
+        )
+    console.print(table)
+
+
+def verify_models(store: Path, console: Console) -> bool:
+    """Check every version; True if all are whole."""
+    registry = Registry(store)
+    are_whole = True
+    for entry in registry.list():
+        try:
+            registry.verify(registry.folder(entry.name, entry.version))
+            console.print(f"{entry.name} {entry.version}: whole")
+        except ArtifactError as error:
+            are_whole = False
+            console.print(f"{entry.name} {entry.version}: {error}", style="red", markup=False)
+    return are_whole

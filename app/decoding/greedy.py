@@ -1,0 +1,72 @@
+"""Greedy search: every row takes its best candidate."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from app.decoding.interface import Candidates, Hypothesis, Ids, StepModel
+from app.decoding.lane import Doubles, Field, Finished, Flags, Job, Lane
+
+
+class GreedyLane(Lane):
+    """Rows that go straight on, each by itself: no row takes over another's past."""
+
+    def __init__(self, model: StepModel, width: int = 1, fields: Sequence[Field] = ()) -> None:
+        super().__init__(model, width, [("is_open", np.bool_, (width,)), *fields])
+
+    def _start(self, group: np.void, job: Job) -> None:
+        group["is_open"] = True
+
+    def _num_candidates(self) -> int:
+        return 2 if self._shortest_steps > 0 else 1
+
+    def _pick(self, candidates: Candidates, is_forbidden: Flags | None) -> tuple[Ids, Doubles]:
+        """The next token of every row and its log-probability, both [R]; `is_forbidden` [R, K] may not be taken."""
+        if is_forbidden is None:
+            return candidates.ids[:, 0], candidates.log_probs[:, 0].astype(np.float64)
+        best, rows = is_forbidden.argmin(axis=1), np.arange(len(candidates.ids))
+        return candidates.ids[rows, best], candidates.log_probs[rows, best].astype(np.float64)
+
+    def _forbidden(self, candidates: Candidates) -> Flags | None:
+        """Ends of sentence of rows below their minimum [R, K], or None where no row is."""
+        if self._shortest_steps <= 0:
+            return None
+        is_short = np.repeat(self._groups["length"] < self._groups["shortest"], self.width)
+        forbidden: Flags = (candidates.ids == self._model.eos_id) & is_short[:, None]
+        return forbidden
+
+    def _advance(self, candidates: Candidates) -> list[Finished]:
+        groups, length = self._groups, self._groups["length"]
+        picked, picked_log_probs = self._pick(candidates, self._forbidden(candidates))
+        ids, log_probs = picked.reshape(-1, self.width), picked_log_probs.reshape(-1, self.width)
+        if self._prefix_steps > 0:
+            is_forced = (length < groups["prefix"])[:, None]
+            forced = self._history.tokens[groups["slot"], np.minimum(length, self._history.tokens.shape[1] - 1)]
+            ids, log_probs = np.where(is_forced, forced, ids), np.where(is_forced, 0.0, log_probs)
+        is_end = ids == self._model.eos_id
+        is_full = length >= groups["longest"]
+        # A token over the limit is not taken; the end of sentence still is.
+        counts = groups["is_open"] & (is_end | ~is_full[:, None])
+        groups["log_prob"] += np.where(counts, log_probs, 0.0)
+        groups["is_open"] &= ~is_end
+        groups["last"] = np.where(groups["is_open"], ids, self._model.eos_id)
+        self._history.append(groups["slot"], length, groups["last"])
+        is_done = is_full | ~groups["is_open"].any(axis=1)
+        finished = [self._finish(groups[index]) for index in np.flatnonzero(is_done)] if is_done.any() else []
+        groups["length"] += 1
+        self._retain(~is_done)
+        return finished
+
+    def _finish(self, group: np.void) -> Finished:
+        job = self._jobs[int(group["slot"])]
+        hypotheses = [self._hypothesis(group, row, job) for row in range(self.width)]
+        return Finished(job.key, sorted(hypotheses, key=lambda hypothesis: hypothesis.score, reverse=True))
+
+    def _hypothesis(self, group: np.void, row: int, job: Job) -> Hypothesis:
+        length, log_prob = int(group["length"]), float(group["log_prob"][row])
+        ids = self._history.tokens[group["slot"], : length + 1, row].tolist()
+        if group["is_open"][row]:
+            ids = ids[:length]
+            return Hypothesis(tuple(ids), log_prob, log_prob / max(length, 1) ** job.options.length_penalty, "length")
+        ids = ids[: ids.index(self._model.eos_id)]
+        return Hypothesis(tuple(ids), log_prob, log_prob / (len(ids) + 1) ** job.options.length_penalty, "stop")

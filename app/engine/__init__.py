@@ -1,0 +1,1 @@
+"""Run an artifact's graphs with ONNX Runtime."""

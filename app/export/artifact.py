@@ -1,0 +1,212 @@
+"""From a trained model to a published version: graphs of every variant, the gates, the manifest, the store."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+
+from app import __version__
+from app.decoding.interface import Source, StepModel
+from app.engine.model import OnnxModel, load_model
+from app.errors import ExportError
+from app.export.golden import MARGIN, choose_golden
+from app.export.graphs import build_graphs
+from app.export.parity import check_parity
+from app.models.interface import Seq2Seq
+from app.models.stepping import TorchModel
+from app.store.manifest import Manifest, Task, Tokenizer, Variant, VariantName
+from app.store.registry import MANIFEST, Registry, describe_files
+
+# What a variant may lose against fp32 on the dev set, in BLEU.
+LARGEST_LOSS = 0.5
+# The gates decode this many target tokens at the most: enough for any sentence.
+GATE_LENGTH = 128
+ORACLE: VariantName = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an artifact says of itself beside its weights; the fields of `app/store/manifest.py` (Manifest).
+
+    `card` makes the model card README.md of what evaluation.json holds; `recipe_text` becomes recipe.toml.
+    """
+
+    name: str
+    version: str
+    task: Task
+    architecture: str
+    directions: Sequence[tuple[str, str]]
+    tokenizer_file: Path
+    language_ids: Mapping[str, int]
+    lower_case: bool
+    pad_id: int
+    unk_id: int
+    bos_id: int
+    eos_id: int
+    max_source_length: int
+    max_target_length: int
+    recipe_text: str
+    card: Callable[[Mapping[str, Any]], str]
+    default_search: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What a version is held against before it is published.
+
+    `sources` [S] each are decoded by PyTorch and ONNX Runtime, and golden cases are chosen from them. `dev_score`
+    gives the dev BLEU of a model; None leaves the comparison of the variants with fp32 out. `test_scores` gives the
+    records of a variant on the test sets; they gate nothing.
+    """
+
+    sources: Sequence[Source]
+    dev_score: Callable[[StepModel], float] | None = None
+    test_scores: Callable[[VariantName, StepModel], Any] | None = None
+    largest_loss: float = LARGEST_LOSS
+    golden_margin: float = MARGIN
+
+
+def export_artifact(
+    model: Seq2Seq,
+    description: Description,
+    gates: Gates,
+    registry: Registry,
+    *,
+    keep: Sequence[VariantName] = ("int8", "fp16"),
+    num_threads: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Build, check and publish -> the version's folder. `report` is told what has been done, a line each.
+
+    The fp32 graphs are always built, as the oracle of the gates, and published only if `keep` names them.
+    Raises: ExportError if a gate is not passed, ArtifactError if the version can not be published.
+    """
+    variants: list[VariantName] = [ORACLE, *(variant for variant in keep if variant != ORACLE)]
+    made_with = {
+        "seq2serve": __version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    with registry.staging(description.name) as folder:
+        _write_texts(folder, description)
+        states = {variant: _write_graphs(folder, model, variant) for variant in variants}
+        manifest = _manifest(folder, model, description, states, made_with)
+        for variant in variants:
+            report(f"{variant}: {_megabytes(manifest, variant)}")
+        opened = {variant: load_model(folder, manifest, variant, "cpu", num_threads) for variant in variants}
+        evaluation = {"export": _pass_gates(model, description, gates, opened, report)}
+        golden = choose_golden(
+            _reference(model, description), list(opened.values()), gates.sources, made_with, margin=gates.golden_margin
+        )
+        _write_json(folder / "golden.json", golden.model_dump())
+        report(f"golden cases: {len(golden.cases)}")
+        if gates.test_scores is not None:  # last: it takes the longest
+            evaluation["test"] = {variant: gates.test_scores(variant, opened[variant]) for variant in keep}
+        _write_json(folder / "evaluation.json", evaluation)
+        (folder / "README.md").write_text(description.card(evaluation), "utf-8")
+        if ORACLE not in keep:
+            shutil.rmtree(folder / ORACLE)
+        published = {variant: states[variant] for variant in variants if variant in keep}
+        manifest = _manifest(folder, model, description, published, made_with)
+        _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        return registry.publish(folder)
+
+
+def _reference(model: Seq2Seq, description: Description) -> TorchModel:
+    return TorchModel(
+        model.eval(),
+        bos_id=description.bos_id,
+        eos_id=description.eos_id,
+        pad_id=description.pad_id,
+        max_target_length=description.max_target_length,
+    )
+
+
+def _write_texts(folder: Path, description: Description) -> None:
+    tokenizer = folder / Tokenizer().file
+    tokenizer.parent.mkdir()
+    shutil.copyfile(description.tokenizer_file, tokenizer)
+    (folder / "recipe.toml").write_text(description.recipe_text, "utf-8")
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _write_graphs(folder: Path, model: Seq2Seq, variant: VariantName) -> Variant:
+    (folder / variant).mkdir()
+    graphs = build_graphs(model, variant)
+    names = {"encode": f"{variant}/encode.onnx", "step": f"{variant}/step.onnx"}
+    onnx.save_model(graphs.encode, folder / names["encode"])
+    onnx.save_model(graphs.step, folder / names["step"])
+    return Variant(encode=names["encode"], step=names["step"], state=graphs.state)
+
+
+def _megabytes(manifest: Manifest, variant: VariantName) -> str:
+    sizes = {name: manifest.files[f"{variant}/{name}.onnx"].bytes / 1e6 for name in ("encode", "step")}
+    return ", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items())
+
+
+def _manifest(
+    folder: Path,
+    model: Seq2Seq,
+    description: Description,
+    variants: Mapping[VariantName, Variant],
+    made_with: dict[str, str],
+) -> Manifest:
+    tokenizer = Tokenizer(language_ids=dict(description.language_ids), lower_case=description.lower_case)
+    return Manifest(
+        name=description.name,
+        version=description.version,
+        task=description.task,
+        architecture=description.architecture,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        created_by=made_with,
+        directions=list(description.directions),
+        vocabulary_size=model.output.out_features,
+        pad_id=description.pad_id,
+        unk_id=description.unk_id,
+        bos_id=description.bos_id,
+        eos_id=description.eos_id,
+        max_source_length=description.max_source_length,
+        max_target_length=description.max_target_length,
+        tokenizer=tokenizer,
+        variants=dict(variants),
+        default_search=dict(description.default_search),
+        files=describe_files(folder),
+    )
+
+
+def _pass_gates(
+    model: Seq2Seq,
+    description: Description,
+    gates: Gates,
+    opened: Mapping[VariantName, OnnxModel],
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """What the gates measured, for evaluation.json. Raises: ExportError."""
+    reference = _reference(model, description)
+    length = min(GATE_LENGTH, description.max_target_length)
+    parity = check_parity(reference, opened[ORACLE], gates.sources, max_length=length)
+    report(f"parity: {parity.num_sources} sources, logits at most {parity.largest_logit_difference:.1e} apart")
+    measured: dict[str, Any] = {"parity": parity.as_record()}
+    if gates.dev_score is None:
+        return measured
+    scores = {variant: gates.dev_score(exported) for variant, exported in opened.items()}
+    report("dev BLEU: " + ", ".join(f"{variant} {score:.2f}" for variant, score in scores.items()))
+    for variant, score in scores.items():
+        if not scores[ORACLE] - score <= gates.largest_loss:
+            raise ExportError(
+                f"{variant}: dev BLEU {score:.2f}, fp32 has {scores[ORACLE]:.2f}; it may lose at most "
+                f"{gates.largest_loss}. Leave the variant out, or train the model further"
+            )
+    return measured | {"dev_bleu": scores}

@@ -1,0 +1,54 @@
+"""A model as its two ONNX graphs, encode and step, and the state that passes between them."""
+
+from dataclasses import dataclass
+
+import onnx
+
+from app.errors import ExportError
+from app.export import rnn, transformer
+from app.export.builder import GraphBuilder
+from app.models.interface import Seq2Seq
+from app.models.rnn import Rnn
+from app.models.transformer import Transformer
+from app.store.manifest import StateTensor, VariantName
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """Both graphs of one variant, and the state as they want it."""
+
+    encode: onnx.ModelProto
+    step: onnx.ModelProto
+    state: list[StateTensor]
+
+
+def build_graphs(model: Seq2Seq, variant: VariantName) -> Graphs:
+    """The graphs of `model` in the precision of `variant`; the contract is in `docs/artifact.md`.
+
+    Raises: ExportError for an architecture, or a size, that has no graph form.
+    """
+    encode, step = GraphBuilder("encode", variant), GraphBuilder("step", variant)
+    if isinstance(model, Transformer):
+        transformer.check_exportable(model)
+        transformer.build_encode(model, encode)
+        transformer.build_step(model, step)
+    elif isinstance(model, Rnn):
+        rnn.build_encode(model, encode)
+        rnn.build_step(model, step)
+    else:
+        raise ExportError(f"{type(model).__name__} has no graph form; add it to app/export/graphs.py")
+    return Graphs(encode.model(), step.model(), state_tensors(model, variant))
+
+
+def state_tensors(model: Seq2Seq, variant: VariantName) -> list[StateTensor]:
+    """The state as the manifest declares it."""
+    return [
+        StateTensor(
+            name=spec.name,
+            kind=spec.kind,
+            dtype="float16" if variant == "fp16" else "float32",
+            shape=list(spec.shape),
+            length_axis=spec.length_axis,
+        )
+        for spec in model.state_specs()
+    ]

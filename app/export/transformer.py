@@ -1,0 +1,182 @@
+"""`app/models/transformer` as graphs: the mathematics is defined there, the operators are chosen here.
+
+Self-attention is GroupQueryAttention over slots that are written in place, with a length of its own for every row;
+cross-attention is MultiHeadAttention over keys and values that encode made once a source.
+"""
+
+import math
+
+import numpy as np
+from onnx import TensorProto
+from torch import nn
+
+from app.errors import ExportError
+from app.export.blocks import MASKED_SCORE, declare_memory_lengths, group_rows, layer_linear, length_mask
+from app.export.builder import CONTRIB, GraphBuilder, as_array
+from app.export.linear import Embedding, linear, stored_small
+from app.export.top_k import add_head, projection_table
+from app.models.attention import CrossAttention, SelfAttention
+from app.models.transformer import DecoderLayer, EncoderLayer, FeedForward, Residual, Transformer
+
+# GroupQueryAttention works on whole vectors of this many numbers.
+HEAD_WIDTH_MULTIPLE = 8
+
+
+def check_exportable(model: Transformer) -> None:
+    """Raises: ExportError if an operator cannot take the sizes of this model."""
+    head_width = model.config.width // model.config.num_heads
+    if head_width % HEAD_WIDTH_MULTIPLE:
+        raise ExportError(
+            f"head width {head_width} (width {model.config.width} / num_heads {model.config.num_heads}) is not a "
+            f"multiple of {HEAD_WIDTH_MULTIPLE}, which ONNX Runtime's GroupQueryAttention needs; choose other sizes"
+        )
+
+
+def build_encode(model: Transformer, graph: GraphBuilder) -> None:
+    """source [B, S] -> cross-attention keys and values of every decoder layer [B, H, S, K]."""
+    source = graph.input("source", TensorProto.INT64, ["B", "S"])
+    lengths = graph.input("source_lengths", TensorProto.INT64, ["B"])
+    size = graph.op("Shape", source, start=1, end=2)
+    mask = _int_mask(graph, lengths, size)
+    x = Embedding(graph, as_array(model.embedding.weight)).lookup(source, math.sqrt(model.config.width))
+    table = stored_small(graph, as_array(model.position_table))
+    x = graph.op("Add", x, graph.op("Slice", table, graph.integers(0), size, graph.integers(0)))
+    for layer in model.encoder_layers:
+        assert isinstance(layer, EncoderLayer)
+        x = _encoder_layer(graph, layer, x, mask)
+    _cross_keys_and_values(graph, model, _norm(graph, model.encoder_norm, x))
+    declare_memory_lengths(graph, lengths)
+
+
+def build_step(model: Transformer, graph: GraphBuilder) -> None:
+    """One position of every row: ids [R] at positions [R] -> candidates, log_probs, logits and the slots after it."""
+    ids = graph.input("ids", TensorProto.INT64, ["R"])
+    positions = graph.input("positions", TensorProto.INT32, ["R"])
+    graph.input("total_length", TensorProto.INT32, [])
+    lengths = graph.input("memory_lengths", TensorProto.INT64, ["B"])
+    num_candidates = graph.input("num_candidates", TensorProto.INT64, [1])
+    table = projection_table(graph, as_array(model.output.weight))
+    tied = model.output.weight is model.embedding.weight
+    embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
+    x = embedding.lookup(ids, math.sqrt(model.config.width))
+    x = graph.op("Add", x, graph.op("Gather", stored_small(graph, as_array(model.position_table)), positions))
+    mask = ""
+    for index, layer in enumerate(model.decoder_layers):
+        assert isinstance(layer, DecoderLayer)
+        cross = [
+            graph.input(f"cross_{part}.{index}", graph.float_type, ["B", *_head_shape(model, "S")])
+            for part in ("key", "value")
+        ]
+        mask = mask or _int_mask(graph, lengths, graph.op("Shape", cross[0], start=2, end=3))
+        x = _decoder_layer(graph, layer, x, index, (cross[0], cross[1], mask))
+    add_head(graph, _norm(graph, model.decoder_norm, x), table, as_array(model.output.bias), num_candidates)
+
+
+def _head_shape(model: Transformer, length: str) -> list[int | str]:
+    return [model.config.num_heads, length, model.config.width // model.config.num_heads]
+
+
+def _int_mask(graph: GraphBuilder, lengths: str, size: str) -> str:
+    """1 at real positions, as MultiHeadAttention wants it: lengths [B], size [1] -> int32 [B, S]."""
+    return graph.op("Cast", length_mask(graph, lengths, size), to=TensorProto.INT32)
+
+
+def _norm(graph: GraphBuilder, norm: nn.Module, x: str) -> str:
+    if not isinstance(norm, nn.LayerNorm):
+        return x
+    weight, bias = graph.floats(as_array(norm.weight)), graph.floats(as_array(norm.bias))
+    return graph.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=norm.eps)
+
+
+def _before(graph: GraphBuilder, residual: Residual, x: str) -> str:
+    """What a residual block reads."""
+    return _norm(graph, residual.norm, x) if residual.is_pre else x
+
+
+def _after(graph: GraphBuilder, residual: Residual, x: str, y: str) -> str:
+    """The sum of a residual block's input and its answer."""
+    # Not `Add`: the optimizer would fuse it into SkipLayerNormalization, which is four times slower on the CPU.
+    total = graph.op("Sum", x, y)
+    return total if residual.is_pre else _norm(graph, residual.norm, total)
+
+
+def _feed_forward(graph: GraphBuilder, layer: FeedForward, residual: Residual, x: str) -> str:
+    hidden = layer_linear(graph, layer.up, _before(graph, residual, x))
+    return _after(graph, residual, x, layer_linear(graph, layer.down, _activation(graph, layer, hidden)))
+
+
+def _activation(graph: GraphBuilder, layer: FeedForward, x: str) -> str:
+    if layer.activation is nn.functional.relu:
+        return graph.op("Relu", x)
+    if layer.activation is nn.functional.gelu:
+        return graph.op("Gelu", x, domain=CONTRIB)
+    if layer.activation is nn.functional.silu:
+        return graph.op("QuickGelu", x, domain=CONTRIB, alpha=1.0)
+    raise ExportError(f"activation {layer.activation} has no graph form; add it to app/export/transformer.py")
+
+
+def _encoder_layer(graph: GraphBuilder, layer: EncoderLayer, x: str, mask: str) -> str:
+    attention, residual = layer.self_attention, layer.self_attention_residual
+    fused = layer_linear(graph, attention.query_key_value, _before(graph, residual, x))
+    query, key, value = graph.ops("Split", fused, outs=3, axis=-1, num_outputs=3)
+    attended = _masked_attention(graph, attention, query, key, value, mask)
+    x = _after(graph, residual, x, layer_linear(graph, attention.output, attended))
+    return _feed_forward(graph, layer.feed_forward, layer.feed_forward_residual, x)
+
+
+def _masked_attention(
+    graph: GraphBuilder, attention: SelfAttention | CrossAttention, query: str, key: str, value: str, mask: str
+) -> str:
+    inputs = (query, key, value, "", mask)
+    heads = attention.num_heads
+    return graph.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads, mask_filter_value=MASKED_SCORE)
+
+
+def _cross_keys_and_values(graph: GraphBuilder, model: Transformer, memory: str) -> None:
+    """All layers' keys and values from one product [B, S, 2 L D], cut up into the outputs [B, H, S, K]."""
+    projections = []
+    for layer in model.decoder_layers:
+        assert isinstance(layer, DecoderLayer)
+        projections.append(layer.cross_attention.key_value)
+    weight = np.concatenate([as_array(projection.weight) for projection in projections])
+    bias = np.concatenate([as_array(projection.bias) for projection in projections])
+    heads, head_width = model.config.num_heads, model.config.width // model.config.num_heads
+    fused = linear(graph, memory, weight, bias)
+    parts = graph.op("Reshape", fused, graph.integers(0, 0, 2 * len(projections), heads, head_width))
+    parts = graph.op("Transpose", parts, perm=[2, 0, 3, 1, 4])  # [2 L, B, H, S, K]
+    split = graph.ops("Split", parts, outs=2 * len(projections), axis=0, num_outputs=2 * len(projections))
+    for place, part in enumerate(split):
+        name = f"cross_{('key', 'value')[place % 2]}.{place // 2}"
+        graph.output(name, graph.float_type, ["B", *_head_shape(model, "S")])
+        graph.op("Squeeze", part, graph.integers(0), out=name)
+
+
+def _decoder_layer(graph: GraphBuilder, layer: DecoderLayer, x: str, index: int, cross: tuple[str, str, str]) -> str:
+    """x [R, D] -> [R, D]; `cross` holds keys, values [B, H, S, K] and the mask [B, S]."""
+    residual = layer.self_attention_residual
+    x = _after(graph, residual, x, _self_attention(graph, layer.self_attention, _before(graph, residual, x), index))
+    residual = layer.cross_attention_residual
+    x = _after(graph, residual, x, _cross_attention(graph, layer.cross_attention, _before(graph, residual, x), cross))
+    return _feed_forward(graph, layer.feed_forward, layer.feed_forward_residual, x)
+
+
+def _self_attention(graph: GraphBuilder, attention: SelfAttention, x: str, index: int) -> str:
+    width, heads = attention.output.in_features, attention.num_heads
+    names = [f"self_{part}.{index}" for part in ("key", "value")]
+    slots = [graph.input(name, graph.float_type, ["R", heads, "C", width // heads]) for name in names]
+    after = [graph.output(f"{name}.next", graph.float_type, ["R", heads, "C", width // heads]) for name in names]
+    fused = graph.op("Unsqueeze", layer_linear(graph, attention.query_key_value, x), graph.integers(1))  # [R, 1, 3 D]
+    # `seqlens_k` is a row's total length - 1: with one new token that is its position.
+    inputs = (fused, "", "", *slots, "positions", "total_length")
+    outs = [f"self_attended.{index}", *after]
+    graph.ops("GroupQueryAttention", *inputs, outs=outs, domain=CONTRIB, num_heads=heads, kv_num_heads=heads)
+    return layer_linear(graph, attention.output, graph.op("Squeeze", outs[0], graph.integers(1)))
+
+
+def _cross_attention(graph: GraphBuilder, attention: CrossAttention, x: str, cross: tuple[str, str, str]) -> str:
+    keys, values, mask = cross
+    width = attention.output.in_features
+    query = layer_linear(graph, attention.query, x)
+    grouped = group_rows(graph, query, "memory_lengths", width)
+    attended = _masked_attention(graph, attention, grouped, keys, values, mask)
+    return layer_linear(graph, attention.output, graph.op("Reshape", attended, graph.integers(-1, width)))

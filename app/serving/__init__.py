@@ -1,0 +1,1 @@
+"""Many requests on one device: queue, schedule, run, switch versions."""

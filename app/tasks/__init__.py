@@ -1,0 +1,1 @@
+"""What a user asks for, in terms of generations: text in, text out."""

@@ -1,0 +1,1 @@
+"""Measurements of speed, each a module to run: `python -m benchmarks.NAME`. Raw numbers go to `results/`."""

@@ -1,0 +1,67 @@
+"""Scores: known values, signatures, intervals and refusals."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.errors import CorpusError
+from app.evaluation.scores import bleu, translation_scores
+
+REFERENCES = [
+    "The dog bit the man.",
+    "It was not unexpected.",
+    "The man bit him first.",
+]
+HYPOTHESES = [
+    "The dog bit the man.",
+    "It wasn't surprising.",
+    "The man had just bitten him.",
+]
+
+
+def test_scores_agree_with_the_tool_that_defines_them() -> None:
+    # `sacrebleu refs.txt -i hyps.txt -m bleu chrf -w 4`, sacrebleu 2.6.0.
+    scores = {score.name: score.value for score in translation_scores(HYPOTHESES, REFERENCES, with_intervals=False)}
+    assert scores["BLEU"] == pytest.approx(45.0675, abs=5e-5)
+    assert scores["chrF2"] == pytest.approx(50.0431, abs=5e-5)
+    assert bleu(HYPOTHESES, REFERENCES) == scores["BLEU"]
+
+
+def test_signatures_name_tokenization_case_and_resampling() -> None:
+    bleu_score, chrf_score = translation_scores(HYPOTHESES, REFERENCES)
+    assert "nrefs:1|bs:1000|seed:12345|case:mixed|eff:no|tok:13a|smooth:exp|version:" in bleu_score.signature
+    assert "nrefs:1|bs:1000|seed:12345|case:mixed|eff:yes|nc:6|nw:0|space:no|version:" in chrf_score.signature
+
+
+def test_an_interval_holds_its_score_and_comes_out_the_same_again() -> None:
+    first = translation_scores(HYPOTHESES * 20, REFERENCES * 20)
+    assert first == translation_scores(HYPOTHESES * 20, REFERENCES * 20)
+    for score in first:
+        assert score.low is not None and score.high is not None
+        assert score.low < score.value < score.high
+        assert f"{score.value:.1f} [{score.low:.1f}, {score.high:.1f}]" in str(score)
+
+
+def test_without_resampling_there_is_no_interval() -> None:
+    for score in translation_scores(HYPOTHESES, REFERENCES, with_intervals=False):
+        assert (score.low, score.high) == (None, None)
+        assert "bs:" not in score.signature
+        assert "[" not in str(score)
+
+
+def test_case_counts() -> None:
+    assert bleu([line.upper() for line in REFERENCES], REFERENCES) < bleu(REFERENCES, REFERENCES) == pytest.approx(100)
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=5))
+def test_any_text_gets_a_score_between_0_and_100(pairs: list[tuple[str, str]]) -> None:
+    hypotheses, references = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    for score in translation_scores(hypotheses, references, with_intervals=False):
+        assert 0 <= score.value <= 100 + 1e-6
+
+
+@pytest.mark.parametrize(("hypotheses", "references"), [([], []), ([], ["a"]), (["a"], []), (["a"], ["a", "b"])])
+def test_empty_or_unequal_sides_are_refused_with_their_counts(hypotheses: list[str], references: list[str]) -> None:
+    for score in (bleu, translation_scores):
+        with pytest.raises(CorpusError, match="no hypotheses|against"):
+            score(hypotheses, references)
