@@ -10,6 +10,9 @@ VENV ?= $(if $(filter cpu,$(EXTRA)),.venv,.venv-$(EXTRA))
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 
+# The official builds of ONNX Runtime report to their maker unless this is set before they are loaded.
+export ORT_DISABLE_TELEMETRY := 1
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 

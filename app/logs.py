@@ -63,7 +63,7 @@ def _plain(value: object) -> str:
 
 def _one_line(text: str) -> str:
     # A line break inside an event could pass for a line of its own.
-    return text.replace("\r", "\\r").replace("\n", "\\n")
+    return text if text.isprintable() else json.dumps(text)
 
 
 def _frames(traceback: TracebackType | None) -> list[str]:

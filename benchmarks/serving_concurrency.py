@@ -18,9 +18,11 @@ import gzip
 import itertools
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -89,8 +91,8 @@ class Service:
 
     def __init__(self, url: str, options: dict[str, Any], num_clients: int) -> None:
         self.options = options
-        # Servers close idle connections after 5 s or more: these are left sooner, so that none is met half closed.
-        limits = httpx.Limits(keepalive_expiry=4.0)
+        # A busy server may close a connection that was idle for 5 s just when it is used again: leave it long before.
+        limits = httpx.Limits(keepalive_expiry=1.0)
         self.clients = [
             httpx.AsyncClient(base_url=url, verify=False, timeout=120.0, limits=limits) for _ in range(num_clients)
         ]
@@ -193,10 +195,11 @@ def make_long_text(sentences: Sequence[str], num_words: int) -> str:
 
 @dataclass
 class Start:
-    """How a server came up."""
+    """How a server came up; `processor_s` is what that takes where nothing else runs and nothing is read from disk."""
 
-    seconds_to_ready: float
-    resident_mb_when_ready: float
+    seconds: float
+    processor_s: float
+    resident_mb: float
 
 
 @dataclass
@@ -220,6 +223,11 @@ def _memory_kb(pid: int, name: str) -> Iterator[int]:
                 yield from _memory_kb(int(child), name)
 
 
+def _processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -231,26 +239,27 @@ def started_server(command: list[str], limit_s: float) -> Iterator[Server]:
     """`seq2serve serve` on a free port, ready; it is ended when the context is left."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    began = time.perf_counter()
-    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=None)
-    server = Server(url, process)
-    try:
-        with httpx.Client(base_url=url, timeout=1.0) as client:
-            while not _is_ready(client):
-                if process.poll() is not None:
-                    raise SystemExit(f"{' '.join(command)}: ended with {process.returncode} before it was ready")
-                if time.perf_counter() - began > limit_s:
-                    raise SystemExit(f"{' '.join(command)}: not ready within {limit_s:.0f} s")
-                time.sleep(0.01)
-        server.starts.append(Start(round(time.perf_counter() - began, 3), server.memory_mb() or 0.0))
-        yield server
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile() as log:
+        began = time.perf_counter()
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT)
+        server = Server(url, process)
         try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            with httpx.Client(base_url=url, timeout=1.0) as client:
+                while not _is_ready(client):
+                    if process.poll() is not None or time.perf_counter() - began > limit_s:
+                        log.seek(0)
+                        raise SystemExit(f"{log.read().decode()[-2000:]}\nnot ready within {limit_s:.0f} s, or ended")
+                    time.sleep(0.01)
+            seconds = time.perf_counter() - began
+            server.starts.append(Start(round(seconds, 3), _processor_s(process.pid), server.memory_mb() or 0.0))
+            yield server
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _is_ready(client: httpx.Client) -> bool:
@@ -358,8 +367,9 @@ def main() -> None:
             "throughput ratio": round(many.throughput / single.throughput, 2),
             "same translations, alone and together": f"{same_share(single, many):.2%}",
             "processor ms a request that the clients took": round(client_ms, 2),
-            "seconds to ready": [start.seconds_to_ready for start in server.starts],
-            "resident MB when ready": [start.resident_mb_when_ready for start in server.starts],
+            "seconds to ready": [start.seconds for start in server.starts],
+            "processor seconds to ready": [start.processor_s for start in server.starts],
+            "resident MB when ready": [start.resident_mb for start in server.starts],
             "resident MB after the load": server.memory_mb(),
             "resident MB at the most": server.memory_mb("VmHWM"),
         }

@@ -99,7 +99,7 @@ def sharpen(model: Seq2Seq, *, gain: float, embedding_gain: float, eos_bias: flo
                 parameter.normal_(0, 0.3)
             elif name == "embedding.weight":
                 parameter.mul_(embedding_gain)
-            elif parameter.dim() > 1:
+            elif parameter.dim() > 1 and "_hh" not in name:  # larger recurrent weights would let rounding grow
                 parameter.mul_(gain)
         embedding = model.get_parameter("embedding.weight")
         model.output.weight.copy_(4.0 * embedding[torch.randperm(len(embedding))])
@@ -140,7 +140,7 @@ def tiny_rnn(tiny_tokenizer: SentencePieceTokenizer) -> Seq2Seq:
     )
     torch.manual_seed(0)
     model = build_model(config, tiny_tokenizer.vocabulary_size)
-    return sharpen(model, gain=6.0, embedding_gain=4.0, eos_bias=12.0)
+    return sharpen(model, gain=4.0, embedding_gain=4.0, eos_bias=8.0)
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +174,7 @@ def describe(tiny_tokenizer: SentencePieceTokenizer) -> Callable[..., Descriptio
             max_source_length=MAX_LENGTH,
             max_target_length=MAX_LENGTH,
             recipe_text=RECIPE,
-            card=lambda evaluation: f"# {name}\n\nRandom weights, for tests.\n",
+            card=lambda evaluation: f"# {name}\n\nRandom weights, for tests. Measured: {sorted(evaluation)}\n",
             default_search={"beam_size": 4, "length_penalty": 1.0},
         )
 
@@ -191,7 +191,7 @@ def tiny_store(
     """A model store with `tiny-en-de`, version 1, current: en-de and de-en, all three variants."""
     root = tmp_path_factory.mktemp("model_store")
     registry = Registry(root)
-    gates = Gates(sources=tiny_sources[::6])
+    gates = Gates(sources=tiny_sources[::6], max_length=24)
     variants: tuple[VariantName, ...] = ("int8", "fp16", "fp32")
     export_artifact(tiny_transformer, describe(TINY_MODEL), gates, registry, keep=variants, num_threads=1)
     registry.promote(TINY_MODEL, "1")

@@ -50,6 +50,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         description="Translation by sequence-to-sequence models; speaks LibreTranslate's protocol.",
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
         middleware=[
             Middleware(RequestContext),
             Middleware(

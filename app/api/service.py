@@ -94,15 +94,13 @@ class Service:
     def deadline_s(self, request: Request) -> float:
         """When a request's time is up, on `time.monotonic`: `X-Request-Timeout` in seconds may shorten it."""
         timeout_s = self.settings.request_timeout_s
-        asked = request.headers.get("x-request-timeout")
-        if asked is not None:
-            try:
-                timeout_s = min(timeout_s, float(asked))
-            except ValueError:
-                raise InputError("Invalid request: X-Request-Timeout is not a number of seconds") from None
-            if not timeout_s > 0:
-                raise InputError("Invalid request: X-Request-Timeout must be > 0")
-        return time.monotonic() + timeout_s
+        try:
+            asked_s = float(request.headers.get("x-request-timeout", timeout_s))
+        except ValueError:
+            raise InputError("Invalid request: X-Request-Timeout is not a number of seconds") from None
+        if not asked_s > 0:
+            raise InputError("Invalid request: X-Request-Timeout must be > 0")
+        return time.monotonic() + min(timeout_s, asked_s)
 
     def check_key(self, request: Request, key: object) -> None:
         """Check the key among the parameters, else that of the header. Raises: as `KeyRing.check`."""

@@ -61,7 +61,15 @@ class HostArrays:
         self, target: Array, target_rows: Rows, origin: Array, origin_rows: Rows, axis: int | None, length: int
     ) -> None:
         window = () if axis is None else (slice(None),) * (axis - 1) + (slice(length),)
-        target[(target_rows, *window)] = origin[(origin_rows, *window)]
+        if isinstance(target_rows, slice) or isinstance(origin_rows, slice):
+            target[(target_rows, *window)] = origin[(origin_rows, *window)]
+            return
+        to, of = target_rows.tolist(), origin_rows.tolist()
+        if target is origin and not set(to).isdisjoint(of):
+            target[(target_rows, *window)] = origin[(origin_rows, *window)]  # by way of a copy of all rows
+            return
+        for into, out in zip(to, of, strict=True):  # without it: half the time
+            target[(into, *window)] = origin[(out, *window)]
 
 
 class CudaArrays:
@@ -80,6 +88,7 @@ class CudaArrays:
         array = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), np.dtype(dtype).type, self.device, 0)
         if size := array.tensor_size_in_bytes():
             self._call("cudaMemset", ctypes.c_void_p(array.data_ptr()), 0, ctypes.c_size_t(size))
+            self._call("cudaDeviceSynchronize")  # sessions have a stream of their own
         return array
 
     def adopt(self, value: Any) -> Array:

@@ -68,6 +68,14 @@ def test_services_are_hardened(name: str) -> None:
     assert "privileged" not in service
 
 
+def test_monitoring_starts_whether_or_not_the_service_is_healthy() -> None:
+    assert not COMPOSE["services"]["prometheus"].get("depends_on")
+
+
+def test_images_turn_the_telemetry_of_onnx_runtime_off() -> None:
+    assert "ORT_DISABLE_TELEMETRY=1" in _stage("runtime")
+
+
 def test_the_model_store_is_mounted_read_only() -> None:
     assert COMPOSE["services"]["seq2serve"]["volumes"] == ["./model_store:/model_store:ro"]
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.decoding.interface import Ids, State, StepModel
+from app.decoding.interface import Ids, SearchOptions, State, StepModel
+from app.decoding.running import generate
 from app.engine.model import OnnxModel, load_model
 from app.errors import ArtifactError, InputError
 from app.models.stepping import TorchModel
@@ -215,3 +216,13 @@ def test_missing_or_empty_golden_cases_are_refused(pair: tuple[OnnxModel, TorchM
     (tmp_path / "golden.json").write_text('{"made_with": {}, "max_length": 3, "cases": []}')
     with pytest.raises(ArtifactError, match="golden.json: it holds no cases"):
         pair[0].check_golden(tmp_path)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_generation_equals_pytorch_while_rows_join_and_end(pair: tuple[OnnxModel, TorchModel], beam_size: int) -> None:
+    sources = draw_sources(21, [3, 30, 8, 15, 1, 22, 9, 12])
+    options = [SearchOptions(max_length=4 + 3 * number, beam_size=beam_size) for number in range(len(sources))]
+    mine, theirs = (generate(model, sources, options, max_rows=4 * beam_size) for model in pair)
+    for one, other in zip(mine, theirs, strict=True):
+        assert one[0].log_prob == pytest.approx(other[0].log_prob, abs=TOLERANCE * 30)
+        assert one[0].ids == other[0].ids

@@ -39,7 +39,7 @@ def test_every_variant_reproduces_the_golden_cases(tiny_store: Path, variant: st
 def test_only_what_is_kept_is_published(
     tmp_path: Path, tiny_transformer: Seq2Seq, tiny_sources: list[Ids], describe: Callable[..., Description]
 ) -> None:
-    gates, registry = Gates(sources=tiny_sources[:40]), Registry(tmp_path)
+    gates, registry = Gates(sources=tiny_sources[:40], max_length=16), Registry(tmp_path)
     lines: list[str] = []
     folder = export_artifact(
         tiny_transformer, describe("small"), gates, registry, keep=("int8",), num_threads=1, report=lines.append
@@ -58,7 +58,7 @@ def export_scored(
         assert isinstance(exported, OnnxModel)
         return scores[exported.variant]
 
-    gates = Gates(sources=sources[:20], dev_score=score)
+    gates = Gates(sources=sources[:20], dev_score=score, max_length=16)
     return export_artifact(model, description, gates, Registry(root), num_threads=1)
 
 
@@ -91,7 +91,11 @@ def test_a_version_is_published_once(
 ) -> None:
     with pytest.raises(ArtifactError, match="exists already"):
         export_artifact(
-            tiny_transformer, describe("tiny-en-de"), Gates(tiny_sources[:20]), Registry(tiny_store), num_threads=1
+            tiny_transformer,
+            describe("tiny-en-de"),
+            Gates(tiny_sources[:20], max_length=16),
+            Registry(tiny_store),
+            num_threads=1,
         )
 
 
@@ -101,10 +105,27 @@ def test_a_model_without_golden_cases_is_refused_before_it_is_tested(
     def test_scores(variant: VariantName, exported: StepModel) -> object:
         raise AssertionError("test sets take long")
 
-    gates = Gates(sources=tiny_sources[:4], golden_margin=1000.0, test_scores=test_scores)
+    gates = Gates(sources=tiny_sources[:4], golden_margin=1000.0, test_scores=test_scores, max_length=16)
     with pytest.raises(ExportError, match="none of 4 sources makes a golden case"):
         export_artifact(tiny_transformer, describe("flat"), gates, Registry(tmp_path), num_threads=1)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_sources_longer_than_the_model_reads_are_left_out_of_the_gates(
+    tmp_path: Path, tiny_transformer: Seq2Seq, tiny_sources: list[Ids], describe: Callable[..., Description]
+) -> None:
+    too_long = tiny_sources[0].repeat(5)
+    gates, lines = Gates(sources=[too_long, *tiny_sources[:20]], max_length=16), list[str]()
+    export_artifact(
+        tiny_transformer,
+        describe("long"),
+        gates,
+        Registry(tmp_path),
+        keep=("fp32",),
+        num_threads=1,
+        report=lines.append,
+    )
+    assert any(line.startswith("parity: 20 sources") for line in lines)
 
 
 def test_test_scores_of_what_is_kept_reach_the_card(
@@ -113,7 +134,7 @@ def test_test_scores_of_what_is_kept_reach_the_card(
     def test_scores(variant: VariantName, exported: StepModel) -> object:
         return [{"set": "small", "variant": variant}]
 
-    gates = Gates(sources=tiny_sources[:20], test_scores=test_scores)
+    gates = Gates(sources=tiny_sources[:20], test_scores=test_scores, max_length=16)
     registry = Registry(tmp_path)
     folder = export_artifact(tiny_transformer, describe("tested"), gates, registry, keep=("int8",), num_threads=1)
     recorded = json.loads((folder / "evaluation.json").read_text())["test"]

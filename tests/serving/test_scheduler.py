@@ -29,7 +29,7 @@ class Simulation:
             LIMITS,
             window=self.random.choice([1, 3, 8]),
             max_rows=self.random.choice([4, 12]),
-            max_join_tokens=self.random.choice([20, 60]),
+            max_join_tokens=self.random.choice([20, 60, 200]),
         )
         self.scheduler = Scheduler(self.limits)
         self.waiting: list[Generation] = []  # in order of arrival
