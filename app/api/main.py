@@ -86,6 +86,8 @@ def serve(settings: ServiceSettings) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        # Longer than clients and balancers keep idle connections: they should be the ones that close.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from app.errors import ArtifactError
+from app.errors import AppError
 from app.store.registry import Registry
 
 
@@ -38,7 +38,7 @@ def verify_models(store: Path, console: Console) -> bool:
         try:
             registry.verify(registry.folder(entry.name, entry.version))
             console.print(f"{entry.name} {entry.version}: whole")
-        except ArtifactError as error:
+        except AppError as error:
             are_whole = False
             console.print(f"{entry.name} {entry.version}: {error}", style="red", markup=False)
     return are_whole

@@ -48,7 +48,7 @@ class RunningBatch:
         """Read the sources of `jobs`, those of a lane together, and let them run with the others.
 
         Raises: InputError for options that can not be honoured and whatever the model raises on these sources; then
-        none of `jobs` runs and the others are untouched. StepError where joining broke a lane; it names who does not run.
+        none of `jobs` runs and the others are untouched. StepError where joining broke a lane: who does not run.
         """
         for job in jobs:
             check_options(job.options, self._model)

@@ -41,16 +41,10 @@ def translation_scores(
     return [_score(metric, hypotheses, references, with_intervals) for metric in (BLEU(), CHRF())]
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
-    """BLEU alone, from 0 to 100 and without an interval: for early stopping. Raises as `translation_scores`."""
-    _check_lengths(hypotheses, references)
-    return float(BLEU(force=True).corpus_score(hypotheses, [references]).score)
-
-
 def _score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[str], with_intervals: bool) -> Score:
     # sacreBLEU annotates neither the result nor the interval, which it keeps in private fields.
     result: Any = metric.corpus_score(hypotheses, [references], n_bootstrap=_NUM_RESAMPLES if with_intervals else 1)
-    low, high = (result._mean - result._ci, result._mean + result._ci) if with_intervals else (None, None)
+    low, high = (float(result._mean - result._ci), float(result._mean + result._ci)) if with_intervals else (None, None)
     return Score(str(result.name), float(result.score), str(metric.get_signature()), low, high)
 
 

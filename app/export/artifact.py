@@ -59,10 +59,10 @@ class Description:
 class Gates:
     """What a version is held against before it is published.
 
-    `sources` [S] each (those that the model may read) are decoded by PyTorch and ONNX Runtime, and golden cases are
-    chosen from them. `dev_score`
-    gives the dev BLEU of a model; None leaves the comparison of the variants with fp32 out. `test_scores` gives the
-    records of a variant on the test sets; it is asked for the first one that is kept, and gates nothing.
+    `sources` [S] each, those that the model may read, are decoded by PyTorch and ONNX Runtime up to `max_length`
+    target tokens, and golden cases are chosen from them. `dev_score` gives the dev BLEU of a model; None leaves the
+    comparison of the variants with fp32 out. `test_scores` gives the records of a variant on the test sets; it is
+    asked for the first one that is kept, and gates nothing.
     """
 
     sources: Sequence[Source]

@@ -65,7 +65,8 @@ class Scheduler:
     @property
     def drain_rate(self) -> float | None:
         """Cost that the model works off in a second, or None before that is known."""
-        return self._drained_cost / self._drained_s if self._drained_s >= _RATE_WARM_UP_S else None
+        is_known = self._drained_s >= _RATE_WARM_UP_S and self._drained_cost > 0
+        return self._drained_cost / self._drained_s if is_known else None
 
     def offer(self, generations: Sequence[Generation], now: float) -> None:
         """Queue all of them, or none.
@@ -146,7 +147,7 @@ class Scheduler:
         self._is_draining = True
 
     def record(self, cost: int, busy_s: float) -> None:
-        """The model worked for `busy_s`, and generations of together this cost left it."""
+        """The model worked for `busy_s` and got so many positions done; time in which it idled does not count."""
         keep = math.exp(-busy_s / _RATE_MEMORY_S)
         self._drained_cost = self._drained_cost * keep + cost
         self._drained_s = self._drained_s * keep + busy_s

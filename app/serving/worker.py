@@ -57,6 +57,7 @@ class Worker:
         self._suspects: deque[Generation] = deque()
         self._suspect_batch = RunningBatch(model)  # at most one suspect, alone
         self._ended: list[Generation] = []  # in this round
+        self._num_positions = 0  # read or stepped in this round, the unit of cost
         self._fresh: list[Generation] = []  # without a token yet
 
     def start(self) -> None:
@@ -123,10 +124,10 @@ class Worker:
                 # Our own bug, or a device that is gone. Whoever runs is lost; the next may have more luck.
                 logger.exception("round failed", extra={"model": self._name})
                 self._lose_everyone()
-            cost = sum(generation.cost for generation in self._ended)
             self._tell_the_ended()
             with self._changed:
-                self._scheduler.record(cost, self._clock() - started_at)
+                self._scheduler.record(self._num_positions, self._clock() - started_at)
+            self._num_positions = 0
         self._fail_everyone()
 
     def _wait_for_work(self) -> bool:
@@ -206,7 +207,9 @@ class Worker:
     def _encode(self, batch: RunningBatch, joining: Sequence[Generation]) -> None:
         started_at = self._clock()
         batch.admit([Job(generation, generation.source, generation.options) for generation in joining])
-        self._metrics.encoded([len(generation.source) for generation in joining], self._clock() - started_at)
+        lengths = [len(generation.source) for generation in joining]
+        self._num_positions += sum(lengths)
+        self._metrics.encoded(lengths, self._clock() - started_at)
 
     def _try_a_suspect(self) -> None:
         if not self._suspects or self._suspect_batch.num_jobs:
@@ -231,6 +234,7 @@ class Worker:
                     self._fail(_generation(job), error.__cause__ or error)
         else:
             self.num_failures_in_a_row = 0
+            self._num_positions += num_rows
             self._metrics.stepped(num_rows, self._clock() - started_at)
             self._note_first_tokens()
         for one in finished:

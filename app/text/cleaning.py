@@ -1,7 +1,6 @@
 """Cleaning: bring a text to the form a model was trained on, and drop the sentence pairs that teach nothing."""
 
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ _APOSTROPHES = "'\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
 # Below this many words a ratio says little: "Yes." may well be "Das stimmt so.".
 _RATIO_MIN_WORDS = 7
 _MAX_MARKS = 30
+# Beyond are ideographs and private use: no punctuation, no combining marks.
+_END_OF_SCRIPTS = 0x20000
 
 
 class CleaningOptions(BaseModel):
@@ -147,11 +148,11 @@ def _to_unicode_form(text: str, form: Literal["NFC", "NFKC", "none"]) -> str:
 
 @cache
 def _long_mark_runs() -> re.Pattern[str]:
-    marks = "".join(char for char in map(chr, range(0x20000)) if unicodedata.combining(char))
+    marks = "".join(char for char in map(chr, range(_END_OF_SCRIPTS)) if unicodedata.combining(char))
     return re.compile(f"[{marks}]{{{_MAX_MARKS}}}(?=[{marks}])")
 
 
 @cache
 def _punctuation_table() -> dict[int, str]:
-    codes = (code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P"))
+    codes = (code for code in range(_END_OF_SCRIPTS) if unicodedata.category(chr(code)).startswith("P"))
     return {code: "" if chr(code) in _APOSTROPHES else " " for code in codes}

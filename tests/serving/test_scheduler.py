@@ -164,6 +164,13 @@ def test_idle_time_does_not_count_as_slowness() -> None:
     assert scheduler.drain_rate == pytest.approx(200.0)
 
 
+def test_a_model_that_got_nothing_done_yet_has_no_rate() -> None:
+    scheduler = Scheduler(LIMITS)
+    scheduler.record(cost=0, busy_s=5.0)
+    assert scheduler.drain_rate is None
+    scheduler.offer([make_generation(deadline=1.0)], now=0.0)
+
+
 def test_the_rate_follows_a_model_that_becomes_slower() -> None:
     scheduler = Scheduler(LIMITS)
     for _ in range(600):

@@ -452,6 +452,26 @@ def test_the_heart_stops_while_a_step_hangs_and_beats_again_after() -> None:
     run(test())
 
 
+def test_the_drain_rate_is_measured_in_positions_read_and_stepped() -> None:
+    recorded: list[int] = []
+
+    class Recording(Scheduler):
+        def record(self, cost: int, busy_s: float) -> None:
+            recorded.append(cost)
+            super().record(cost, busy_s)
+
+    async def test() -> None:
+        worker = Worker(RecurrentModel(**ENDLESS), Recording(LIMITS), "translate", "small")
+        generation = make_generation(4, 5, 6, options=SearchOptions(5, beam_size=2))
+        worker.submit([generation])
+        worker.start()
+        await generation.result()
+        worker.close(drain_s=30)
+        assert sum(recorded) == 4 + 2 * 6  # the end of sentence takes a step too
+
+    run(test())
+
+
 def test_metrics_tell_what_was_done() -> None:
     async def test() -> None:
         names = [("tokens_total", {"kind": "source"}), ("tokens_total", {"kind": "generated"})]

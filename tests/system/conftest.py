@@ -14,16 +14,19 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 60
+COMMAND = [sys.executable, "-m", "app.cli", "serve"]
+# Generous: the machine may be busy, and a test that fails for that says nothing.
+PATIENCE_S = 120
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running `seq2serve serve`; `log_file` collects its standard error."""
+    """A running `seq2serve serve`; `log_file` collects its standard error, `client` opens a connection a request."""
 
     process: subprocess.Popen[bytes]
     url: str
     log_file: Path
+    client: httpx.Client
 
     @property
     def port(self) -> int:
@@ -35,7 +38,7 @@ class Server:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of all samples of a metric that have these labels."""
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = self.client.get("/metrics").text.splitlines()
         found = [line for line in lines if re.match(rf"{name}[{{ ]", line) and all(each in line for each in wanted)]
         return sum(float(line.rpartition(" ")[2]) for line in found)
 
@@ -45,7 +48,7 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture(scope="module")
 def start_server(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """`start_server(QUEUE_LIMIT="5")`: settings without their prefix; the process is ready, and ends with the module."""
+    """`start_server(QUEUE_LIMIT="5")`: settings without their prefix; what comes is ready, and ends with the module."""
     servers: list[Server] = []
 
     def start(**settings: str) -> Server:
@@ -54,19 +57,20 @@ def start_server(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SEQ2SERVE_")}
         environment |= {f"SEQ2SERVE_{name}": value for name, value in chosen.items()}
         with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "serve"], cwd=ROOT, env=environment, stderr=log
-            )
+            process = subprocess.Popen(COMMAND, cwd=ROOT, env=environment, stderr=log)
         url = _wait_for_url(process, log_file)
-        servers.append(Server(process, url, log_file))
-        _wait_until_ready(url)
+        client = httpx.Client(base_url=url, timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
+        servers.append(Server(process, url, log_file, client))
+        wait_until(lambda: client.get("/health/ready").status_code == 200, servers[-1])
         return servers[-1]
 
     yield start
     for server in servers:
+        server.client.close()
         if server.process.poll() is None:
             server.process.send_signal(signal.SIGKILL)
         server.process.wait()
+        print(server.log())  # shown with a test that fails
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +79,18 @@ def server(start_server: StartServer) -> Server:
     return start_server()
 
 
+def wait_until(happens: Callable[[], bool], server: Server) -> None:
+    """Ask until the answer is yes."""
+    until = time.monotonic() + PATIENCE_S
+    while not happens():
+        assert time.monotonic() < until, f"waited for {PATIENCE_S} s; the log so far:\n{server.log()}"
+        time.sleep(0.02)
+
+
 def _wait_for_url(process: subprocess.Popen[bytes], log_file: Path) -> str:
-    until = time.monotonic() + START_TIMEOUT_S
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until and process.poll() is None:
         if found := re.search(r"http://[\d.]+:\d+", log_file.read_text("utf-8")):
             return found[0]
         time.sleep(0.05)
     pytest.fail(f"the server did not start:\n{log_file.read_text('utf-8')}")
-
-
-def _wait_until_ready(url: str) -> None:
-    until = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < until:
-        if httpx.get(f"{url}/health/ready").status_code == 200:
-            return
-        time.sleep(0.05)
-    pytest.fail(f"the server was not ready: {httpx.get(f'{url}/health/ready').text}")

@@ -6,10 +6,9 @@ import socket
 import threading
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
-from tests.system.conftest import Server
+from tests.system.conftest import PATIENCE_S, Server
 
 GOOD = {"q": "The cat sleeps on the warm stove.", "source": "en", "target": "de"}
 JSON = {"content-type": "application/json"}
@@ -60,10 +59,9 @@ def good_answers(server: Server) -> Iterator[list[tuple[int, str]]]:
     is_over = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(timeout=30) as client:
-            while not is_over.is_set():
-                answer = client.post(f"{server.url}/translate", json=GOOD)
-                answers.append((answer.status_code, answer.json().get("translatedText", "")))
+        while not is_over.is_set():
+            answer = server.client.post("/translate", json=GOOD)
+            answers.append((answer.status_code, answer.json().get("translatedText", "")))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -78,7 +76,7 @@ def good_answers(server: Server) -> Iterator[list[tuple[int, str]]]:
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_clearly(server: Server, good_answers: list[tuple[int, str]], name: str) -> None:
     headers, body, status = BAD[name]
-    answer = httpx.post(f"{server.url}/translate", content=body, headers=headers, timeout=30)
+    answer = server.client.post("/translate", content=body, headers=headers)
     assert answer.status_code == status
     assert set(answer.json()) == {"error"} and 5 < len(answer.json()["error"]) < 300
 
@@ -87,7 +85,7 @@ def test_bad_input_is_refused_clearly(server: Server, good_answers: list[tuple[i
 def test_what_has_nothing_to_translate_comes_back(
     server: Server, good_answers: list[tuple[int, str]], name: str
 ) -> None:
-    answer = httpx.post(f"{server.url}/translate", json={**GOOD, "q": UNCHANGED[name]})
+    answer = server.client.post("/translate", json={**GOOD, "q": UNCHANGED[name]})
     assert (answer.status_code, answer.json()["translatedText"]) == (200, UNCHANGED[name])
 
 
@@ -101,7 +99,7 @@ def test_odd_text_is_translated_and_harms_no_one(server: Server, good_answers: l
         "ﷺ" * 500,
         "." * 30_000 + "a",
     ]
-    answer = httpx.post(f"{server.url}/translate", json={**GOOD, "q": odd, "beam_size": 1}, timeout=60)
+    answer = server.client.post("/translate", json={**GOOD, "q": odd, "beam_size": 1})
     assert answer.status_code == 200 and "errors" not in answer.json()
     assert all(isinstance(text, str) for text in answer.json()["translatedText"])
 
@@ -111,7 +109,7 @@ def test_a_chunked_body_without_end_is_cut_off(server: Server, good_answers: lis
         b"POST /translate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(head)
         try:
             for _ in range(1000):
@@ -125,7 +123,7 @@ def test_a_chunked_body_without_end_is_cut_off(server: Server, good_answers: lis
     "sent", [b"\0\1\2\3\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /translate HTTP/1.1\r\nContent-Length: -5\r\n\r\n"]
 )
 def test_what_is_no_http_harms_no_one(server: Server, good_answers: list[tuple[int, str]], sent: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         assert b" 200 " not in connection.recv(1000)

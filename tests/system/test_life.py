@@ -6,27 +6,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
 from app.store.registry import Registry
-from tests.system.conftest import ROOT, Server, StartServer
+from tests.system.conftest import COMMAND, PATIENCE_S, ROOT, Server, StartServer, wait_until
 
 MANY = {"q": ["Please close the window before you leave."] * 200, "source": "en", "target": "de", "beam_size": 8}
-LIMIT_S = 30
-
-
-def _wait_until(happens: Callable[[], bool], server: Server) -> None:
-    until = time.monotonic() + LIMIT_S
-    while not happens():
-        assert time.monotonic() < until, server.log()
-        time.sleep(0.02)
 
 
 def _num_busy(server: Server) -> float:
@@ -35,7 +24,7 @@ def _num_busy(server: Server) -> float:
 
 def test_the_server_is_slim(start_server: StartServer) -> None:
     server = start_server()
-    httpx.post(f"{server.url}/translate", json=MANY, timeout=60)
+    server.client.post("/translate", json=MANY)
     status = Path(f"/proc/{server.process.pid}/status")
     if not status.exists():
         pytest.skip("needs /proc")
@@ -45,57 +34,63 @@ def test_the_server_is_slim(start_server: StartServer) -> None:
 
 def test_a_client_that_goes_away_frees_its_rows(start_server: StartServer) -> None:
     server = start_server()
-    body = httpx.Request("POST", f"{server.url}/translate", json=MANY)
-    head = f"POST /translate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body.content)}\r\n\r\n"
+    body = server.client.build_request("POST", "/translate", json=MANY)
+    head = (
+        "POST /translate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body.content)}\r\n\r\n"
+    )
     connections = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(3)]
     for connection in connections:
         connection.sendall(head.encode() + body.content)
-    _wait_until(lambda: _num_busy(server) > 0, server)
+    wait_until(lambda: _num_busy(server) > 0, server)
     for connection in connections:
         connection.close()
-    _wait_until(lambda: _num_busy(server) == 0, server)
+    wait_until(lambda: _num_busy(server) == 0, server)
     assert server.metric("seq2serve_requests_finished_total", reason="cancelled") > 100
-    _wait_until(lambda: server.metric("seq2serve_http_requests_total", code="499") == 3, server)
-    assert httpx.post(f"{server.url}/translate", json={**MANY, "q": "Hello."}).status_code == 200
+    wait_until(lambda: server.metric("seq2serve_http_requests_total", code="499") == 3, server)
+    assert server.client.post("/translate", json={**MANY, "q": "Hello."}).status_code == 200
 
 
 def test_neither_text_nor_key_is_written_down(start_server: StartServer) -> None:
     server = start_server(API_KEYS="canarykey", LOG_LEVEL="debug", LOG_FORMAT="json")
-    url, text = f"{server.url}/translate", "canarytext goes home."
+    url, text = "/translate", "canarytext goes home."
     asked = {"q": text, "source": "en", "target": "de", "api_key": "canarykey"}
-    httpx.post(url, json=asked)
-    httpx.post(url, data=asked)
-    httpx.post(url, params=asked)
-    httpx.post(url, json={**asked, "api_key": "canarykeywrong"})
-    httpx.post(url, json={**asked, "source": "canarytext"})
-    httpx.post(url, json={**asked, "model": "canarytext"})
-    httpx.post(url, json={**asked, "q": [text, {"canarytext": "canarykey"}]})
-    httpx.post(url, content=b'{"q": "canarytext', headers={"content-type": "application/json"})
-    httpx.post(url, content=b"canarytext", headers={"content-type": "canarytext/canarykey"})
-    httpx.post(f"{server.url}/detect", data={"q": text})
-    httpx.get(f"{server.url}/canarytext?key=canarykey", headers={"authorization": "Bearer canarykey"})
-    httpx.request("CANARYTEXT", url)
-    metrics = httpx.get(f"{server.url}/metrics").text
+    server.client.post(url, json=asked)
+    server.client.post(url, data=asked)
+    server.client.post(url, params=asked)
+    server.client.post(url, json={**asked, "api_key": "canarykeywrong"})
+    server.client.post(url, json={**asked, "source": "canarytext"})
+    server.client.post(url, json={**asked, "model": "canarytext"})
+    server.client.post(url, json={**asked, "q": [text, {"canarytext": "canarykey"}]})
+    server.client.post(url, content=b'{"q": "canarytext', headers={"content-type": "application/json"})
+    server.client.post(url, content=b"canarytext", headers={"content-type": "canarytext/canarykey"})
+    server.client.post("/detect", data={"q": text})
+    server.client.get("/canarytext?key=canarykey", headers={"authorization": "Bearer canarykey"})
+    server.client.request("CANARYTEXT", url)
+    metrics = server.client.get("/metrics").text
     assert "seq2serve_http_requests_total" in metrics and '"event": "request"' in server.log()
     assert "canary" not in (server.log() + metrics).lower()
 
 
-def test_sigterm_lets_running_work_end_and_refuses_new(start_server: StartServer) -> None:
-    server = start_server(DRAIN_DELAY_S="2")
-    answers: list[httpx.Response] = []
-    asking = threading.Thread(
-        target=lambda: answers.append(httpx.post(f"{server.url}/translate", json=MANY, timeout=60))
-    )
-    asking.start()
-    _wait_until(lambda: _num_busy(server) > 0, server)
+def test_sigterm_refuses_new_work_and_keeps_listening(start_server: StartServer) -> None:
+    server = start_server(DRAIN_DELAY_S="300")
     server.process.send_signal(signal.SIGTERM)
-    _wait_until(lambda: httpx.get(f"{server.url}/health/ready").status_code == 503, server)
-    refused = httpx.post(f"{server.url}/translate", json={**MANY, "q": "Hello."})
+    wait_until(lambda: server.client.get("/health/ready").status_code == 503, server)
+    refused = server.client.post("/translate", json={**MANY, "q": "Hello."})
     assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
-    assert httpx.get(f"{server.url}/health/live").status_code == 200
+    assert server.client.get("/health/live").status_code == 200
+
+
+def test_sigterm_lets_running_work_end(start_server: StartServer) -> None:
+    server = start_server(DRAIN_TIMEOUT_S="300")
+    answers: list[httpx.Response] = []
+    asking = threading.Thread(target=lambda: answers.append(server.client.post("/translate", json=MANY)))
+    asking.start()
+    wait_until(lambda: _num_busy(server) > 0, server)
+    server.process.send_signal(signal.SIGTERM)
     asking.join()
     assert answers[0].status_code == 200 and len(answers[0].json()["translatedText"]) == 200
-    assert server.process.wait(LIMIT_S) == 0
+    assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_work_that_outlives_the_drain_time_is_called_off(start_server: StartServer) -> None:
@@ -104,15 +99,15 @@ def test_work_that_outlives_the_drain_time_is_called_off(start_server: StartServ
 
     def ask() -> None:
         try:
-            failures.append(httpx.post(f"{server.url}/translate", json=MANY, timeout=60).status_code)
+            failures.append(server.client.post("/translate", json=MANY).status_code)
         except httpx.HTTPError as error:
             failures.append(error)
 
     asking = threading.Thread(target=ask)
     asking.start()
-    _wait_until(lambda: _num_busy(server) > 0, server)
+    wait_until(lambda: _num_busy(server) > 0, server)
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(LIMIT_S) == 0
+    assert server.process.wait(PATIENCE_S) == 0
     asking.join()
     assert len(failures) == 1 and failures != [200]
     assert "Traceback" not in server.log()
@@ -122,9 +117,9 @@ def test_work_that_outlives_the_drain_time_is_called_off(start_server: StartServ
 def test_a_second_signal_ends_it_at_once(start_server: StartServer, second: signal.Signals) -> None:
     server = start_server(DRAIN_DELAY_S="300")
     server.process.send_signal(signal.SIGTERM)
-    _wait_until(lambda: "draining" in server.log(), server)
+    wait_until(lambda: "draining" in server.log(), server)
     server.process.send_signal(second)
-    assert server.process.wait(LIMIT_S) == 0
+    assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_a_promoted_version_takes_over_without_a_failed_request(
@@ -141,23 +136,22 @@ def test_a_promoted_version_takes_over_without_a_failed_request(
     seen: list[str] = []
 
     def ask() -> bool:
-        answer = httpx.post(f"{server.url}/translate", json={**MANY, "q": "Hello."})
+        answer = server.client.post("/translate", json={**MANY, "q": "Hello."})
         assert answer.status_code == 200, answer.text
         seen.append(answer.json()["model"])
         return seen[-1] == "tiny-en-de@2"
 
-    _wait_until(ask, server)
+    wait_until(ask, server)
     assert sorted(seen) == seen
-    states = {model["version"]: model["state"] for model in httpx.get(f"{server.url}/models").json()}
+    states = {model["version"]: model["state"] for model in server.client.get("/models").json()}
     assert states["2"] == "ready" and states["1"] in ("draining", "unloaded")
 
 
 def _serve_in_vain(**settings: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEQ2SERVE_")}
     environment |= {f"SEQ2SERVE_{name}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "app.cli", "serve"]
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False
+        COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
 
 

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
@@ -20,6 +20,7 @@ ANY_OPTIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(ANY_TEXT, ANY_OPTIONS)
 def test_normalizing_any_string_gives_text_that_can_be_written_and_stays_as_it_is(
     text: str, options: CleaningOptions
@@ -29,6 +30,7 @@ def test_normalizing_any_string_gives_text_that_can_be_written_and_stays_as_it_i
     assert normalize(once, options) == once
 
 
+@settings(deadline=None)
 @given(ANY_TEXT, ANY_OPTIONS)
 def test_the_result_is_in_the_form_that_was_asked_for(text: str, options: CleaningOptions) -> None:
     result = normalize(text, options)
@@ -100,6 +102,7 @@ def test_duplicates_are_found_after_normalizing() -> None:
     assert report.dropped["duplicate"].count == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT), max_size=12))
 def test_every_pair_is_kept_or_counted_and_cleaning_again_keeps_all(pairs: list[tuple[str, str]]) -> None:
     kept, report = clean_pairs(pairs, CleaningOptions())
