@@ -32,7 +32,7 @@ check: $(VENV)/.dev.stamp ## Lint, format, types and the import table: quick eno
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy --strict app
-	@$(BIN)/python -m pytest -p no:cacheprovider tests/test_architecture.py
+	@$(BIN)/python -m pytest --noconftest -p no:cacheprovider tests/test_architecture.py
 
 bench: $(VENV)/.dev.stamp ## Measure the service and the engine; raw numbers go to benchmarks/results/
 	@$(BIN)/python -m benchmarks

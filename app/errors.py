@@ -18,7 +18,7 @@ class UnknownModelError(AppError):
 
 
 class OverloadedError(AppError):
-    """The queue is full, or the deadline can not be met; worth sending again after `retry_after_s`."""
+    """The queue is full; worth sending again after `retry_after_s`."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)

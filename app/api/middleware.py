@@ -1,5 +1,6 @@
 """What every request passes, as plain ASGI: an id, metrics and one log line, security headers, a cap on the bytes."""
 
+import asyncio
 import logging
 import re
 import time
@@ -9,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.problems import internal_error, problem_response
-from app.errors import TooLargeError
+from app.errors import DrainingError, TooLargeError
 from app.logs import request_id
 from app.telemetry import HTTP_REQUEST_DURATION_SECONDS, HTTP_REQUESTS_TOTAL, REJECTED_TOTAL
 
@@ -23,6 +24,7 @@ _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_CALLED_OFF = DrainingError("the service stopped before this request was done", retry_after_s=1)
 _NO_CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -49,6 +51,10 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # Only a server whose time to drain is up cancels a request; its client shall know that it may ask again.
+            if not status:
+                await problem_response(_CALLED_OFF)(scope, receive, send_with_headers)
         except Exception as error:
             answer = internal_error(error)
             if not status:
