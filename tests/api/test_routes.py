@@ -133,6 +133,7 @@ def test_the_description_of_the_api_names_every_route_and_form(open_client: Open
             description = (await client.get("/openapi.json")).json()
             page = await client.get("/docs")
         assert page.status_code == 200 and "text/html" in page.headers["content-type"]
+        assert "sha256-" in page.headers["content-security-policy"] and "://" not in page.text, "nothing from elsewhere"
         assert {"/translate", "/detect", "/languages", "/models", "/health/ready", "/metrics"} <= set(
             description["paths"]
         )
