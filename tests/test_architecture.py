@@ -209,4 +209,5 @@ def test_importing_the_cli_loads_nothing_heavy() -> None:
     code = "import sys, app.cli; print(*{name.split('.')[0] for name in sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert not HEAVY & set(run.stdout.split())
+    loaded = sorted(HEAVY & set(run.stdout.split()))
+    assert not loaded, f"importing app.cli loads {', '.join(loaded)}"
