@@ -27,7 +27,10 @@ class ServiceSettings(BaseSettings):
     variant: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto", description="Precision; auto takes int8 on the CPU and fp16 on CUDA, else fp32."
     )
-    threads: int = Field(0, ge=0, le=256, description="Threads of ONNX Runtime; 0 takes every core.")
+    batches: int = Field(
+        0, ge=0, le=64, description="Batches that run side by side; 0: one a core, up to four, and one alone on CUDA."
+    )
+    threads: int = Field(0, ge=0, le=256, description="Threads of each batch's steps; 0: its share of the cores.")
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -46,10 +49,8 @@ class ServiceSettings(BaseSettings):
     queue_token_limit: int = Field(
         200_000, ge=64, le=1 << 30, description="Source and expected target tokens that may wait, every row counted."
     )
-    max_rows: int = Field(64, ge=1, le=4096, description="Rows of the running batch, beams counted.")
-    max_tokens: int = Field(
-        16_384, ge=64, le=10_000_000, description="Source and target positions of the running batch."
-    )
+    max_rows: int = Field(128, ge=1, le=4096, description="Rows of one batch, beams counted.")
+    max_tokens: int = Field(16_384, ge=64, le=10_000_000, description="Source and target positions of one batch.")
     request_timeout_s: float = Field(60.0, gt=0, le=3600, description="From arrival to answer, at the most.")
     drain_delay_s: float = Field(5.0, ge=0, le=300, description="From SIGTERM to a closed listener, readiness 503.")
     drain_timeout_s: float = Field(20.0, ge=0, le=3600, description="After that, for the work that still runs.")

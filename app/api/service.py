@@ -122,4 +122,4 @@ def _placement(settings: ServiceSettings) -> Placement:
         max_tokens=settings.max_tokens,
     )
     variant = None if settings.variant == "auto" else settings.variant
-    return Placement(settings.device, variant, settings.threads, limits)
+    return Placement(settings.device, variant, settings.batches, settings.threads, limits)

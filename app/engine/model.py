@@ -25,7 +25,7 @@ _WARM_UP_LENGTH = 16
 
 
 class OnnxModel:
-    """A model run by ONNX Runtime; implements `interface.StepModel`. One thread uses it at a time.
+    """A model run by ONNX Runtime; implements `interface.StepModel`. One thread uses it at a time; see `twin`.
 
     `variant` is the precision in use, `provider` the execution provider that ONNX Runtime really took.
     """
@@ -39,10 +39,16 @@ class OnnxModel:
         self.max_target_length = manifest.max_target_length
         self.variant = variant
         self.provider: str = step.get_providers()[0]
+        self._manifest = manifest
         self._specs = manifest.variants[variant].state
         self._encode = encode
+        self._step_session = step
         self._arrays = arrays
         self._step = StepBinding(step, arrays.device, manifest.vocabulary_size)
+
+    def twin(self) -> "OnnxModel":
+        """The same model for another thread: the sessions, and so the weights, are shared."""
+        return OnnxModel(self._manifest, self.variant, self._encode, self._step_session, self._arrays)
 
     def encode(self, sources: Sequence[Source], width: int) -> SlotState:
         """Read all sources together; B = len(sources) >= 1, the state has B x width rows.

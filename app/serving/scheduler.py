@@ -1,7 +1,7 @@
 """Who waits, who is refused, and who joins the next step: a plain object without thread, clock or model.
 
 Laws, tested over thousands of simulated schedules:
-- The running batch never has more than `max_rows` rows, nor costs more than `max_tokens`, unless it is one generation
+- A running batch never has more than `max_rows` rows, nor costs more than `max_tokens`, unless it is one generation
   alone. The queue never holds more than `max_queued` generations or `max_queued_cost`.
 - What joins together is at most `max_join_tokens` padded source tokens (or one source), and where padding would cost
   something, no source is more than twice as long as another.
@@ -34,7 +34,7 @@ class Limits:
 
     max_queued: int = 1024
     max_queued_cost: int = 200_000
-    max_rows: int = 64
+    max_rows: int = 128
     max_tokens: int = 16_384
     max_join_tokens: int = 1024
     window: int = 64
@@ -124,8 +124,11 @@ class Scheduler:
                 self.discard(late[-1])
         return late
 
-    def next_jobs(self, running_rows: int, running_tokens: int) -> list[Generation]:
-        """Take out who joins a batch that has these rows, and generations of together this cost."""
+    def next_jobs(self, running_rows: int, running_tokens: int, among: int = 1) -> list[Generation]:
+        """Take out who joins a batch that has these rows, and generations of together this cost.
+
+        Where so many batches (`among`) could take what waits, it is this one's share.
+        """
         free_rows, free_tokens = self.limits.max_rows - running_rows, self.limits.max_tokens - running_tokens
         if not self._waiting or free_rows <= 0:
             return []
@@ -137,7 +140,8 @@ class Scheduler:
             if (found := next(fitting, None)) is None:
                 return []
             first = found
-        joining = self._similar(first, eligible, free_rows, free_tokens)
+        share = -(-len(self._waiting) // among)
+        joining = self._similar(first, eligible, free_rows, free_tokens)[:share]
         for generation in joining:
             self.discard(generation)
         return joining

@@ -29,7 +29,7 @@ class Small:
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self.worker = Worker(RecurrentModel(end_bias=2.0), Scheduler(Limits()), manifest.task, manifest.name)
+        self.worker = Worker([RecurrentModel(end_bias=2.0)], Scheduler(Limits()), manifest.task, manifest.name)
         self.worker.start()
 
     def close(self, drain_s: float) -> None:

@@ -76,7 +76,7 @@ class Simulation:
 
     def join(self) -> None:
         rows, cost = sum(one.num_rows for one in self.running), sum(one.cost for one in self.running)
-        joining = self.scheduler.next_jobs(rows, cost)
+        joining = self.scheduler.next_jobs(rows, cost, among=self.random.choice([1, 1, 2, 3]))
         assert bool(joining) or not self.waiting or self.running, "an idle model, and nobody may join"
         for generation in joining:
             self.leave(generation)

@@ -13,7 +13,7 @@ from app.tasks.build import LoadedTranslator, build
 
 @pytest.fixture(scope="session")
 def placement() -> Placement:
-    return Placement(device="cpu", variant="fp32", num_threads=1, limits=Limits())
+    return Placement(device="cpu", variant="fp32", num_batches=1, num_threads=1, limits=Limits())
 
 
 @pytest.fixture(scope="session")
