@@ -5,6 +5,7 @@
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import logging
@@ -12,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 ALIASES = "aliases.json"
 _STAGING_PREFIX = ".staging-"
+# A build takes minutes; what is older was left by one that was killed.
+_STAGING_DAYS = 2
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
@@ -88,6 +92,7 @@ class Registry:
         """
         versions = self.folder(name, "any").parent
         versions.mkdir(parents=True, exist_ok=True)
+        _remove_old_staging(versions)
         folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=versions))
         folder.chmod(0o755)
         try:
@@ -131,19 +136,22 @@ class Registry:
         """Make `version` current, and what was current previous. Raises: as `resolve` and `verify` do."""
         folder, _ = self.resolve(name, version)
         self.verify(folder)
-        before = self._read_aliases(name)
-        if folder.name != before.current:
-            self._write_aliases(name, Aliases(current=folder.name, previous=before.current))
+        with self._locked(name):
+            before = self._read_aliases(name)
+            if folder.name != before.current:
+                self._write_aliases(name, Aliases(current=folder.name, previous=before.current))
 
     def rollback(self, name: str) -> str:
         """Make the previous version current again, and the other way round -> the version that is current now.
 
         Raises: UnknownModelError if there is no previous one, ArtifactError if it is damaged.
         """
-        before = self._read_aliases(name)
-        folder, _ = self.resolve(name, "previous")
-        self.verify(folder)
-        self._write_aliases(name, Aliases(current=before.previous, previous=before.current))
+        self.resolve(name, "previous")
+        with self._locked(name):
+            before = self._read_aliases(name)
+            folder, _ = self.resolve(name, "previous")
+            self.verify(folder)
+            self._write_aliases(name, Aliases(current=before.previous, previous=before.current))
         return folder.name
 
     @staticmethod
@@ -179,6 +187,16 @@ class Registry:
             return ()
         names = sorted(folder.name for folder in self.root.iterdir() if (folder / "versions").is_dir())
         return tuple(entry for name in names if _is_name(name) for entry in self._entries(name))
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """One process at a time reads and changes the aliases of `name`."""
+        descriptor = os.open(self.root / name, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)  # gives the lock up too
 
     def _entries(self, name: str) -> Iterator[Entry]:
         problem, aliases = None, Aliases()
@@ -267,6 +285,14 @@ def read_manifest(folder: Path) -> Manifest:
 def describe_files(folder: Path) -> dict[str, File]:
     """What belongs into `files` of the manifest of this folder: every file but the manifest itself."""
     return {name: _record(folder / name) for name in sorted(_relative_files(folder))}
+
+
+def _remove_old_staging(versions: Path) -> None:
+    oldest = time.time() - _STAGING_DAYS * 24 * 3600
+    for folder in versions.glob(f"{_STAGING_PREFIX}*"):
+        with suppress(FileNotFoundError):
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_references(manifest: Manifest) -> None:

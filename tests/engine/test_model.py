@@ -1,6 +1,7 @@
 """`OnnxModel` gives what PyTorch gives, whoever else is in the batch and whenever a row joined."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -226,3 +227,13 @@ def test_generation_equals_pytorch_while_rows_join_and_end(pair: tuple[OnnxModel
     for one, other in zip(mine, theirs, strict=True):
         assert one[0].log_prob == pytest.approx(other[0].log_prob, abs=TOLERANCE * 30)
         assert one[0].ids == other[0].ids
+
+
+def test_twins_work_at_the_same_time_and_give_what_one_gives(pair: tuple[OnnxModel, TorchModel]) -> None:
+    model, _ = pair
+    loads = [draw_sources(seed, [3, 30, 8, 15, 22, 9]) for seed in range(4)]
+    options = SearchOptions(max_length=12, beam_size=3)
+    expected = [generate(model, sources, options) for sources in loads]
+    with ThreadPoolExecutor(len(loads)) as pool:
+        found = pool.map(lambda sources: generate(model.twin(), sources, options), loads)
+    assert list(found) == expected

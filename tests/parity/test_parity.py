@@ -148,3 +148,11 @@ def test_golden_cases_have_wide_margins_and_are_refused_where_there_are_none(
             token = expected
     with pytest.raises(ExportError, match="none of 9 sources makes a golden case"):
         choose_golden(reference, [exported], tiny_sources[:9], {}, margin=1000.0)
+
+
+def test_a_model_that_is_never_sure_gets_golden_cases_of_smaller_margins(
+    exported: OnnxModel, tiny_transformer: Seq2Seq, tiny_sources: list[Ids], torch_step_model: MakeModel
+) -> None:
+    reference = torch_step_model(tiny_transformer)
+    unsure = choose_golden(reference, [exported], tiny_sources, {}, margin=20.0, num_cases=3)
+    assert unsure == choose_golden(reference, [exported], tiny_sources, {}, margin=0.8, num_cases=3)

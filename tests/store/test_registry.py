@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from app.errors import ArtifactError, UnknownModelError
 from app.store.manifest import Manifest, StateTensor, Tokenizer, Variant
-from app.store.registry import Registry, describe_files
+from app.store.registry import Aliases, Registry, describe_files
 
 FILES = {"fp32/encode.onnx": b"encode graph", "fp32/step.onnx": b"step graph", "tokenizer/tokenizer.model": b"pieces"}
 
@@ -221,6 +222,36 @@ def test_what_a_crash_left_half_done_is_not_listed(registry: Registry) -> None:
     fill(left)
     (folder.parent.parent / ".aliases-left").write_text("{")
     assert [(entry.version, entry.reason) for entry in registry.list()] == [("1", None)]
+
+
+def test_what_a_crash_left_long_ago_is_removed_by_the_next_build(registry: Registry) -> None:
+    versions = publish(registry).parent
+    for name, age_days in ((".staging-old", 3), (".staging-running", 1)):
+        fill(versions / name)
+        os.utime(versions / name, (time.time() - age_days * 86_400,) * 2)
+    publish(registry, version="2")
+    assert {path.name for path in versions.iterdir()} == {".staging-running", "1", "2"}
+
+
+def test_promotions_at_the_same_time_follow_one_another(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = [str(number) for number in range(4)]
+    for version in versions:
+        publish(registry, version)
+    written: list[Aliases] = []
+    write = Registry._write_aliases
+
+    def slowly(self: Registry, name: str, aliases: Aliases) -> None:
+        time.sleep(0.02)
+        written.append(aliases)
+        write(self, name, aliases)
+
+    monkeypatch.setattr(Registry, "_write_aliases", slowly)
+    threads = [threading.Thread(target=registry.promote, args=("en-de", version)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.previous for one in written] == [None, *(one.current for one in written[:-1])]
 
 
 def test_list_shows_a_broken_version_beside_the_others(registry: Registry) -> None:
