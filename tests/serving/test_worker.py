@@ -79,30 +79,20 @@ class PoisonedDecoder(RecurrentModel):
 
 @contextmanager
 def running(
-    model: RecurrentModel, limits: Limits = LIMITS, clock: Callable[[], float] = time.monotonic
+    model: RecurrentModel | tuple[RecurrentModel, ...],
+    limits: Limits = LIMITS,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Worker]:
-    worker = Worker([model], Scheduler(limits), "translate", "small", clock)
+    """A worker with a batch for every model."""
+    models = model if isinstance(model, tuple) else (model,)
+    worker = Worker(models, Scheduler(limits), "translate", "small", clock)
     worker.start()
     try:
         yield worker
     finally:
-        if isinstance(model, Gated):
-            model.open()
-        worker.close(drain_s=30)
-        assert not worker.is_alive and not worker.num_running and not worker.num_waiting
-
-
-@contextmanager
-def running_two(*models: RecurrentModel) -> Iterator[Worker]:
-    """A worker with a thread for each of `models`."""
-    worker = Worker(models, Scheduler(LIMITS), "translate", "small")
-    worker.start()
-    try:
-        yield worker
-    finally:
-        for model in models:
-            if isinstance(model, Gated):
-                model.open()
+        for each in models:
+            if isinstance(each, Gated):
+                each.open()
         worker.close(drain_s=30)
         assert not worker.is_alive and not worker.num_running and not worker.num_waiting
 
@@ -506,7 +496,7 @@ def test_two_batches_give_the_answers_of_one() -> None:
     generations = mixed_generations(120, seed=5)
 
     async def test() -> None:
-        with running_two(RecurrentModel(end_bias=1.0), RecurrentModel(end_bias=1.0)) as worker:
+        with running((RecurrentModel(end_bias=1.0), RecurrentModel(end_bias=1.0))) as worker:
             for generation in generations:
                 worker.submit([generation])
             results = await asyncio.gather(*(generation.result() for generation in generations))
@@ -520,7 +510,7 @@ def test_two_batches_give_the_answers_of_one() -> None:
 def test_idle_batches_share_what_comes_together() -> None:
     async def test() -> None:
         models = Gated(**ENDLESS), Gated(**ENDLESS)
-        with running_two(*models) as worker:
+        with running(models) as worker:
             generations = [make_generation(4, 5, 6, max_length=3) for _ in range(8)]
             worker.submit(generations)
             await until(lambda: all(model.num_asked for model in models))
@@ -534,7 +524,7 @@ def test_idle_batches_share_what_comes_together() -> None:
 def test_a_batch_that_hangs_holds_up_no_other_and_stops_the_heart() -> None:
     async def test() -> None:
         models = Gated(**ENDLESS), Gated(**ENDLESS)
-        with running_two(*models) as worker:
+        with running(models) as worker:
             worker.submit([make_generation(4)])
             await until(lambda: any(model.num_asked for model in models))
             free = next(model for model in models if not model.num_asked)
@@ -560,7 +550,7 @@ def test_with_two_batches_every_generation_ends_once_whatever_happens() -> None:
     async def test() -> None:
         before = endings()
         generations = []
-        with running_two(PoisonedDecoder(end_bias=1.0), PoisonedDecoder(end_bias=1.0)) as worker:
+        with running((PoisonedDecoder(end_bias=1.0), PoisonedDecoder(end_bias=1.0))) as worker:
             for number in range(300):
                 source = [rng.randrange(2, 9) for _ in range(rng.randint(1, 12))]
                 deadline = time.monotonic() + rng.choice([0.001, 0.01, 60.0, 60.0])
