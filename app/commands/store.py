@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -11,7 +12,11 @@ from app.store.registry import Registry
 
 def list_models(store: Path, console: Console) -> None:
     """A table of every version in the store."""
-    table = Table("model", "version", "alias", "task", "architecture", "parameters", "directions", "variants")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("model", "version", "alias"):
+        table.add_column(heading, no_wrap=True)  # what other commands are given
+    for heading in ("architecture", "size", "directions", "variants"):
+        table.add_column(heading, overflow="fold")
     for entry in Registry(store).list():
         manifest = entry.manifest
         if manifest is None:
@@ -21,9 +26,8 @@ def list_models(store: Path, console: Console) -> None:
             entry.name,
             entry.version,
             ", ".join(entry.aliases),
-            manifest.task,
-            manifest.architecture,
-            f"{manifest.num_parameters:,}",
+            f"{manifest.architecture}, {manifest.task}",
+            f"{manifest.num_parameters / 1e6:.1f} M",
             ", ".join(f"{source}-{target}" for source, target in manifest.directions),
             ", ".join(sorted(manifest.variants)),
         )
