@@ -1,6 +1,11 @@
 """Conformance: clients that others wrote for LibreTranslate work as they are."""
 
+from urllib.error import HTTPError
+
 import pytest
+from deep_translator import LibreTranslator
+from deep_translator.exceptions import AuthorizationException, ServerException
+from libretranslatepy import LibreTranslateAPI
 
 from tests.system.conftest import Server, StartServer
 
@@ -8,8 +13,7 @@ TEXT = "The cat sleeps on the warm stove."
 
 
 def test_libretranslatepy_translates_detects_and_lists(server: Server) -> None:
-    library = pytest.importorskip("libretranslatepy")
-    client = library.LibreTranslateAPI(f"{server.url}/")
+    client = LibreTranslateAPI(f"{server.url}/")
     translated = client.translate(TEXT, "en", "de")
     assert isinstance(translated, str) and translated != TEXT
     assert client.translate(TEXT, "auto", "de") == translated
@@ -18,31 +22,24 @@ def test_libretranslatepy_translates_detects_and_lists(server: Server) -> None:
 
 
 def test_libretranslatepy_with_a_wrong_key_gets_403(start_server: StartServer) -> None:
-    library = pytest.importorskip("libretranslatepy")
-    from urllib.error import HTTPError
-
     server = start_server(API_KEYS="right")
-    assert library.LibreTranslateAPI(server.url, api_key="right").translate(TEXT, "en", "de")
+    assert LibreTranslateAPI(server.url, api_key="right").translate(TEXT, "en", "de")
     with pytest.raises(HTTPError) as caught:
-        library.LibreTranslateAPI(server.url, api_key="wrong").translate(TEXT, "en", "de")
+        LibreTranslateAPI(server.url, api_key="wrong").translate(TEXT, "en", "de")
     assert caught.value.code == 403
 
 
 def test_deep_translator_translates_one_and_many(server: Server) -> None:
-    library = pytest.importorskip("deep_translator")
-    client = library.LibreTranslator(source="en", target="de", custom_url=f"{server.url}/", api_key="any")
+    client = LibreTranslator(source="en", target="de", custom_url=f"{server.url}/", api_key="any")
     [one, *_] = many = client.translate_batch([TEXT, "Good morning."])
     assert one == client.translate(TEXT) and len(many) == 2 and one != TEXT
 
 
 def test_deep_translator_tells_a_wrong_key_from_a_wrong_language(start_server: StartServer) -> None:
-    library = pytest.importorskip("deep_translator")
-    from deep_translator.exceptions import AuthorizationException, ServerException
-
     server = start_server(API_KEYS="right")
 
     def translate(target: str, key: str) -> str:
-        client = library.LibreTranslator(source="en", target=target, custom_url=f"{server.url}/", api_key=key)
+        client = LibreTranslator(source="en", target=target, custom_url=f"{server.url}/", api_key=key)
         return str(client.translate(TEXT))
 
     assert translate("de", "right")
