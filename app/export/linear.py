@@ -1,9 +1,9 @@
 """Weights in graphs: linear layers and embeddings, each in the precision of the graph.
 
-int8: weights are uint8 with zero point 128 and one scale an output channel; activations are uint8 with zero point 128
-and one scale a *row*. With one scale for the whole batch (`DynamicQuantizeMatMul`) a row's answer would depend on its
-neighbours. Weights are unsigned because AVX2 without VNNI adds pairs of u8 x s8 products in 16 bits and saturates;
-u8 x u8 is exact on every machine.
+int8: weights are int8 with one scale an output channel; activations are uint8 with zero point 128 and one scale a
+*row*. With one scale for the whole batch (`DynamicQuantizeMatMul`) a row's answer would depend on its neighbours.
+u8 x s8 is what VNNI multiplies, twice as fast as u8 x u8; where there is only AVX2 it would saturate, and there
+ONNX Runtime turns the weights into uint8 when it loads the graph, because `engine.session` asks it to.
 """
 
 import numpy as np
@@ -14,39 +14,39 @@ from app.export.builder import CONTRIB, GraphBuilder
 
 Weight = npt.NDArray[np.float32]
 
-ZERO_POINT = 128
+ACTIVATION_ZERO_POINT = 128
 LEVELS = 127.0
 # Keeps a row of zeros from dividing by zero.
 SMALLEST_ROW_MAXIMUM = 1e-8
 
 
-def quantize(weight: Weight) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Symmetric 8-bit codes around 128 with one scale a row. Shapes: [N, D] -> uint8 [N, D], float32 [N]."""
+def quantize(weight: Weight) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Symmetric 8-bit codes with one scale a row. Shapes: [N, D] -> int8 [N, D], float32 [N]."""
     scales = (np.abs(weight).max(axis=1) / LEVELS).astype(np.float32)
     scales[scales == 0] = 1.0
-    codes = np.clip(np.rint(weight / scales[:, None]), -LEVELS, LEVELS) + ZERO_POINT
-    return codes.astype(np.uint8), scales
+    codes = np.clip(np.rint(weight / scales[:, None]), -LEVELS, LEVELS)
+    return codes.astype(np.int8), scales
 
 
 def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None) -> str:
     """x @ weight.T + bias. Shapes: x [..., D], weight [N, D] as PyTorch keeps it, bias [N] -> [..., N]."""
     if graph.variant == "int8":
         codes, scales = quantize(weight)
-        y = _product_int8(graph, x, graph.constant(codes.T, np.uint8), graph.constant(scales, np.float32), len(scales))
+        y = _product_int8(graph, x, graph.constant(codes.T, np.int8), graph.constant(scales, np.float32))
     else:
         y = graph.op("MatMul", x, graph.floats(weight.T))
     return y if bias is None else graph.op("Add", y, graph.floats(bias))
 
 
-def _product_int8(graph: GraphBuilder, x: str, codes: str, scales: str, num_outputs: int) -> str:
+def _product_int8(graph: GraphBuilder, x: str, codes: str, scales: str) -> str:
     """x [..., D] @ codes [D, N] * scales [N], x quantized by row."""
     magnitude = graph.op("ReduceMax", graph.op("Abs", x), graph.integers(-1), keepdims=1)
     magnitude = graph.op("Max", magnitude, graph.constant(SMALLEST_ROW_MAXIMUM, np.float32))
     step = graph.constant(1 / LEVELS, np.float32)
-    zero = graph.constant(ZERO_POINT, np.uint8)
+    zero = graph.constant(ACTIVATION_ZERO_POINT, np.uint8)
     quantized = graph.op("QuantizeLinear", graph.op("Div", x, magnitude), step, zero)
-    zeros = graph.constant(np.full(num_outputs, ZERO_POINT), np.uint8)
-    y = graph.op("MatMulIntegerToFloat", quantized, codes, step, scales, zero, zeros, domain=CONTRIB)
+    # No zero point for the weights: where ONNX Runtime makes them unsigned, it can not replace one that is shared.
+    y = graph.op("MatMulIntegerToFloat", quantized, codes, step, scales, zero, domain=CONTRIB)
     return graph.op("Mul", y, magnitude)
 
 
@@ -65,9 +65,8 @@ def stored_int8(graph: GraphBuilder, weight: Weight) -> str:
     if graph.variant != "int8":
         return graph.floats(weight)
     codes, scales = quantize(weight)
-    values = graph.op("Cast", graph.constant(codes, np.uint8), to=TensorProto.FLOAT)
+    values = graph.op("Cast", graph.constant(codes, np.int8), to=TensorProto.FLOAT)
     # Not DequantizeLinear: ONNX Runtime does not fold that into a constant, and would repeat it every run.
-    values = graph.op("Sub", values, graph.constant(float(ZERO_POINT), np.float32))
     return graph.op("Mul", values, graph.constant(scales[:, None], np.float32))
 
 
@@ -76,10 +75,9 @@ class Embedding:
 
     def __init__(self, graph: GraphBuilder, weight: Weight) -> None:
         self._graph = graph
-        self._num_rows = len(weight)
         if graph.variant == "int8":
             codes, scales = quantize(weight)
-            self._table = graph.constant(codes, np.uint8)
+            self._table = graph.constant(codes, np.int8)
             self._scales = graph.constant(scales, np.float32)
         else:
             self._table = graph.floats(weight)
@@ -91,7 +89,6 @@ class Embedding:
         if graph.variant != "int8":
             return rows if factor == 1.0 else graph.op("Mul", rows, graph.floats(factor))
         rows = graph.op("Cast", rows, to=TensorProto.FLOAT)
-        rows = graph.op("Sub", rows, graph.constant(float(ZERO_POINT), np.float32))
         scale = graph.op("Unsqueeze", graph.op("Gather", self._scales, ids), graph.integers(-1))
         return graph.op("Mul", rows, scale if factor == 1.0 else graph.op("Mul", scale, graph.floats(factor)))
 
@@ -100,5 +97,5 @@ class Embedding:
         # Stored once as [V, D]: ONNX Runtime folds the transposition into a constant when it loads the graph.
         table = self._graph.op("Transpose", self._table, perm=[1, 0])
         if self._graph.variant == "int8":
-            return _product_int8(self._graph, x, table, self._scales, self._num_rows)
+            return _product_int8(self._graph, x, table, self._scales)
         return self._graph.op("MatMul", x, table)

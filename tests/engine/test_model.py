@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.decoding.interface import Ids, SearchOptions, State, StepModel
 from app.decoding.running import generate
+from app.engine import session
 from app.engine.model import OnnxModel, load_model
 from app.errors import ArtifactError, InputError
 from app.models.stepping import TorchModel
@@ -237,3 +238,15 @@ def test_twins_work_at_the_same_time_and_give_what_one_gives(pair: tuple[OnnxMod
     with ThreadPoolExecutor(len(loads)) as pool:
         found = pool.map(lambda sources: generate(model.twin(), sources, options), loads)
     assert list(found) == expected
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_int8_is_the_same_where_weights_have_to_be_unsigned(
+    artifact: Artifact, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, manifest, _ = artifact(architecture)
+    found = []
+    for saturates in (False, True):
+        monkeypatch.setattr(session, "may_saturate", lambda answer=saturates: answer)
+        found.append(forced(load_model(folder, manifest, "int8", "cpu", 1), draw_sources(3, [9])[0], [2, 7, 9, 4]))
+    np.testing.assert_allclose(found[0], found[1], atol=TOLERANCE)

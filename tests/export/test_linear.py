@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto
 
 from app.export.builder import GraphBuilder
-from app.export.linear import ZERO_POINT, linear, quantize
+from app.export.linear import linear, quantize
 from tests.export.running import Array, open_graph, run
 
 WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.floats(-50, 50, width=32))
@@ -17,23 +17,25 @@ WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), e
 @given(WEIGHTS)
 def test_codes_are_within_half_a_step_of_the_weights(weight: Array) -> None:
     codes, scales = quantize(weight)
-    restored = (codes.astype(np.float32) - ZERO_POINT) * scales[:, None]
+    restored = codes.astype(np.float32) * scales[:, None]
     assert (np.abs(restored - weight) <= scales[:, None] * 0.5001).all()
-    assert ((codes >= 1) & (codes <= 255)).all()
+    assert ((codes >= -127) & (codes <= 127)).all()
 
 
-def product(x: Array, weight: Array, bias: Array) -> Array:
+def product(x: Array, weight: Array, bias: Array, is_unsigned: bool = False) -> Array:
     graph = GraphBuilder("product", "int8")
     graph.input("x", TensorProto.FLOAT, ["R", x.shape[1]])
     graph.output("y", TensorProto.FLOAT, ["R", len(weight)])
     graph.op("Identity", linear(graph, "x", weight, bias), out="y")
-    return run(open_graph(graph.model()), {"x": x})["y"]
+    return run(open_graph(graph.model(), is_unsigned=is_unsigned), {"x": x})["y"]
 
 
-def test_largest_products_do_not_saturate() -> None:
+@pytest.mark.parametrize("is_unsigned", [False, True])
+def test_largest_products_do_not_saturate(is_unsigned: bool) -> None:
     # Pairs of u8 x s8 products overflow 16 bits on AVX2 when both are at their largest: u8 x u8 must not.
     x, weight = np.full((2, 512), 3.0, np.float32), np.full((5, 512), -2.0, np.float32)
-    np.testing.assert_allclose(product(x, weight, np.zeros(5, np.float32)), np.full((2, 5), -3072.0), rtol=1e-4)
+    y = product(x, weight, np.zeros(5, np.float32), is_unsigned)
+    np.testing.assert_allclose(y, np.full((2, 5), -3072.0), rtol=1e-4)
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 33])
