@@ -35,10 +35,18 @@ class Arrays(Protocol):
         """Where it begins. A prefix of its rows begins there too, and has no gaps."""
 
     def copy_rows(
-        self, target: Array, target_rows: Rows, origin: Array, origin_rows: Rows, axis: int | None, length: int
+        self,
+        target: Array,
+        target_rows: Rows,
+        origin: Array,
+        origin_rows: Rows,
+        axis: int | None,
+        length: int,
+        begins: npt.NDArray[np.integer[Any]] | None = None,
     ) -> None:
         """Copy rows, and of `axis` (if there is one) only the first `length` positions. As if all rows were read
-        before the first is written."""
+        before the first is written. Of the n-th row, the first `begins[n]` positions need no copy: they are the same.
+        """
 
 
 class HostArrays:
@@ -58,7 +66,14 @@ class HostArrays:
         return int(array.ctypes.data)
 
     def copy_rows(
-        self, target: Array, target_rows: Rows, origin: Array, origin_rows: Rows, axis: int | None, length: int
+        self,
+        target: Array,
+        target_rows: Rows,
+        origin: Array,
+        origin_rows: Rows,
+        axis: int | None,
+        length: int,
+        begins: npt.NDArray[np.integer[Any]] | None = None,
     ) -> None:
         window = () if axis is None else (slice(None),) * (axis - 1) + (slice(length),)
         if isinstance(target_rows, slice) or isinstance(origin_rows, slice):
@@ -68,8 +83,13 @@ class HostArrays:
         if target is origin and not set(to).isdisjoint(of):
             target[(target_rows, *window)] = origin[(origin_rows, *window)]  # by way of a copy of all rows
             return
-        for into, out in zip(to, of, strict=True):  # without it: half the time
-            target[(into, *window)] = origin[(out, *window)]
+        if axis is None or begins is None:
+            for into, out in zip(to, of, strict=True):  # without it: half the time
+                target[(into, *window)] = origin[(out, *window)]
+            return
+        for into, out, begin in zip(to, of, begins.tolist(), strict=True):
+            part = (*window[:-1], slice(begin, length))
+            target[(into, *part)] = origin[(out, *part)]
 
 
 class CudaArrays:
@@ -101,7 +121,14 @@ class CudaArrays:
         return int(array.data_ptr())
 
     def copy_rows(
-        self, target: Array, target_rows: Rows, origin: Array, origin_rows: Rows, axis: int | None, length: int
+        self,
+        target: Array,
+        target_rows: Rows,
+        origin: Array,
+        origin_rows: Rows,
+        axis: int | None,
+        length: int,
+        begins: npt.NDArray[np.integer[Any]] | None = None,
     ) -> None:
         to = np.arange(self.shape(target)[0])[target_rows].tolist()
         of = np.arange(self.shape(origin)[0])[origin_rows].tolist()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from app.decoding.interface import Ids
 from app.engine.arrays import Array, Arrays, Rows
+from app.engine.placement import SharedPrefixes, assign_groups, assign_places
 from app.store.manifest import StateTensor
 
 _Number = TypeVar("_Number", bound=np.generic)
@@ -55,6 +56,7 @@ class SlotState:
         num_groups = len(memory_lengths)
         num_rows = num_groups * width
         self._order = np.arange(num_rows)  # [R] row -> place
+        self._prefixes = SharedPrefixes(num_groups, width)
         self._positions = np.zeros(num_rows, np.int32)  # [places], of every place there is room for
         self._memory_lengths = np.array(memory_lengths, np.int64)  # [groups], likewise
         self._tensors = {spec.name: encoded[spec.name] for spec in specs if spec.kind == "memory"}
@@ -112,14 +114,23 @@ class SlotState:
         num_before = len(self)
         if len(rows) == num_before and (rows == np.arange(num_before)).all():
             return self
-        wanted = self._order[rows]  # [R'] the place that has what the row needs
-        groups = _assign_groups(wanted[:: self._width] // self._width)
+        wanted = self._order[rows].reshape(-1, self._width)  # [B', W] the place that has what the row needs
+        groups = assign_groups(wanted[:, 0] // self._width)
         self._lay_out(self._capacity_for(len(groups.places)), self._memory_size, self._num_slots)
-        order = _assign_places(wanted, groups.places, self._width)
+        origins = wanted % self._width
+        local = assign_places(origins)
+        order = groups.places[:, None] * self._width + local
         self._move_groups(groups.places[groups.has_moved], groups.origins[groups.has_moved])
         has_moved = order != wanted
-        self._move_rows(order[has_moved], wanted[has_moved])
-        self._order = order
+        begins = np.zeros_like(order)
+        if self._width > 1:
+            common = self._prefixes.before(groups.origins[:, None], local, origins)
+            begins = np.where(groups.has_moved[:, None], 0, common)
+            held = np.empty_like(origins)
+            np.put_along_axis(held, local, origins, axis=1)
+            self._prefixes.take(groups, held, self._positions[wanted[:, 0]].astype(np.int64))
+        self._move_rows(order[has_moved], wanted[has_moved], begins[has_moved])
+        self._order = order.reshape(-1)
         if len(rows) != num_before:
             self._layout = object()
             self._shrink()
@@ -147,6 +158,7 @@ class SlotState:
             elif spec.kind == "fixed" or other.num_used:
                 self._copy(spec, self._tensors, places, other._tensors, slice(len(other)), other.num_used)
         self._order = np.concatenate([self._order, other._order + num_rows])
+        self._prefixes.concat(other._prefixes)
         self._layout = object()
         return self
 
@@ -195,19 +207,27 @@ class SlotState:
             if spec.kind == "memory":
                 self._copy(spec, self._tensors, places, self._tensors, origins, longest)
 
-    def _move_rows(self, places: Ids, origins: Ids) -> None:
+    def _move_rows(self, places: Ids, origins: Ids, begins: Ids) -> None:
+        """`begins` [R'] tells from which position on a row's slots differ from what is to be there."""
         if not len(places):
             return
         num_used = int(self._positions[origins].max())
         self._positions[places] = self._positions[origins]
         for spec in self._specs:
             if spec.kind == "fixed" or (spec.kind == "growing" and num_used):
-                self._copy(spec, self._tensors, places, self._tensors, origins, num_used)
+                self._copy(spec, self._tensors, places, self._tensors, origins, num_used, begins)
 
     def _copy(
-        self, spec: StateTensor, to: dict[str, Array], to_rows: Rows, of: dict[str, Array], rows: Rows, length: int
+        self,
+        spec: StateTensor,
+        to: dict[str, Array],
+        to_rows: Rows,
+        of: dict[str, Array],
+        rows: Rows,
+        length: int,
+        begins: Ids | None = None,
     ) -> None:
-        self._arrays.copy_rows(to[spec.name], to_rows, of[spec.name], rows, spec.length_axis, length)
+        self._arrays.copy_rows(to[spec.name], to_rows, of[spec.name], rows, spec.length_axis, length, begins)
 
     def _shrink(self) -> None:
         """Give memory back where few of many groups are left, or short ones of long ones."""
@@ -254,47 +274,6 @@ class SlotState:
         self._memory_size, self._num_slots = memory_size, num_slots
         self._after.clear()
         self._layout = object()
-
-
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    """Where each group of a `take` comes from and goes; all [B']."""
-
-    origins: Ids
-    places: Ids
-    has_moved: npt.NDArray[np.bool_]
-
-
-def _assign_groups(origins: Ids) -> _Groups:
-    """Leave every group where it is if that is among the first B' places; the rest, and repeats, fill the gaps."""
-    num_groups = len(origins)
-    unique, first = np.unique(origins, return_index=True)
-    stays = first[unique < num_groups]
-    is_free = np.ones(num_groups, np.bool_)
-    is_free[origins[stays]] = False
-    has_moved = np.ones(num_groups, np.bool_)
-    has_moved[stays] = False
-    places = origins.copy()
-    places[has_moved] = np.flatnonzero(is_free)
-    return _Groups(origins, places, has_moved)
-
-
-def _assign_places(wanted: Ids, groups: Ids, width: int) -> Ids:
-    """A place for every row, in the group given to it: the one it wants, if that is there and not taken already.
-
-    Beams that survive stay; only a beam that is repeated is copied, onto one that died.
-    """
-    group_of = np.repeat(groups, width)  # [R']
-    unique, first = np.unique(np.where(wanted // width == group_of, wanted, -1), return_index=True)
-    stays = first[unique >= 0]
-    is_free = np.ones(len(wanted), np.bool_)
-    is_free[wanted[stays]] = False
-    moves = np.ones(len(wanted), np.bool_)
-    moves[stays] = False
-    movers = np.flatnonzero(moves)
-    places = wanted.copy()
-    places[movers[np.argsort(group_of[movers], kind="stable")]] = np.flatnonzero(is_free)
-    return places
 
 
 def _rounded(length: int) -> int:
