@@ -18,6 +18,8 @@ LaneKind = Literal["greedy", "beam", "sampling"]
 # Sources share a lane only within these classes of length, because memory is padded to the longest of the lane: a
 # document would make every sentence beside it pay for its length.
 _LENGTH_CLASSES = (128, 512, 2048, 8192)
+# Sources are read together down to this share of the longest one's length.
+_SIMILAR = 0.75
 
 
 class StepError(Exception):
@@ -55,20 +57,22 @@ class RunningBatch:
         arrivals: dict[tuple[LaneKind, int, int], list[Job]] = {}
         for job in jobs:
             arrivals.setdefault(_lane_of(job), []).append(job)
-        states = {
-            place: self._model.encode([job.source for job in arriving], place[1])
+        encoded = [
+            (place, alike, self._model.encode([job.source for job in alike], place[1]))
             for place, arriving in arrivals.items()
-        }
-        for place, state in states.items():
+            for alike in _of_similar_length(arriving)
+        ]
+        outside = {id(job): job for job in jobs}
+        for place, joining, state in encoded:
             lane = self._lanes.pop(place, None) or self._new_lane(place)
             running = lane.jobs()
             try:
-                lane.join(arrivals[place], state)
+                lane.join(joining, state)
             except Exception as error:
-                outside = [job for arriving in arrivals.values() for job in arriving]
-                raise StepError([*running, *outside], []) from error
+                raise StepError([*running, *outside.values()], []) from error
             self._lanes[place] = lane
-            del arrivals[place]
+            for job in joining:
+                del outside[id(job)]
 
     def step(self) -> list[Finished]:
         """One model step for all rows; the jobs that ended with it.
@@ -158,6 +162,17 @@ def _joining(
             break
         joining.append(waiting.pop())
     return joining
+
+
+def _of_similar_length(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Cut `jobs` into those that are read together, longest first: padding a source costs as much as reading it."""
+    groups: list[list[Job]] = []
+    for job in sorted(jobs, key=lambda job: len(job.source), reverse=True):
+        if groups and len(job.source) >= _SIMILAR * len(groups[-1][0].source):
+            groups[-1].append(job)
+        else:
+            groups.append([job])
+    return groups
 
 
 def _lane_of(job: Job) -> tuple[LaneKind, int, int]:
