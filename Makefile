@@ -16,11 +16,11 @@ export ORT_DISABLE_TELEMETRY := 1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help serve test check bench lock
+.PHONY: help serve test check bench bench-gpu lock
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(VENV)/.serve.stamp ## Serve model_store/ on 127.0.0.1:8000; HOST, PORT and EXTRA=gpu change it
 	@exec $(BIN)/seq2serve serve --host $(HOST) --port $(PORT)
@@ -36,6 +36,11 @@ check: $(VENV)/.dev.stamp ## Lint, format, types and the import table: quick eno
 
 bench: $(VENV)/.dev.stamp ## Measure the service and the engine; raw numbers go to benchmarks/results/
 	@$(BIN)/python -m benchmarks
+
+bench-gpu: ## Measure decoding on CUDA beside CTranslate2 float16; needs EXTRA=gpu, RUN and SEQ2SERVE_DATA
+	@$(MAKE) --no-print-directory EXTRA=gpu .venv-gpu/.dev.stamp
+	@$(PIP:$(BIN)/python%=.venv-gpu/bin/python%) ctranslate2 transformers
+	@.venv-gpu/bin/python -m benchmarks.decode $(if $(RUN),--run $(RUN)) --device cuda --batches 1 64 256 --name decode-gpu
 
 lock: ## Write requirements-*.lock anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install -q uv; }

@@ -24,7 +24,9 @@ Data = Annotated[Path, typer.Option(envvar="SEQ2SERVE_DATA", help="Folder that t
 Store = Annotated[Path, typer.Option(envvar="SEQ2SERVE_MODEL_STORE", help="Folder of published models.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run; auto takes CUDA where it is.")]
 Reference = Annotated[str, typer.Argument(help="NAME or NAME@VERSION in the store, or a run's folder.")]
-Variant = Annotated[str | None, typer.Option(help="int8, fp16 or fp32; the device's default where not given.")]
+Variant = Annotated[
+    str | None, typer.Option(help="int8, int8-fast, fp16 or fp32; the device's default where not given.")
+]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of ONNX Runtime; 0: every core.")]
 DEFAULT_STORE = Path("model_store")
 
@@ -85,11 +87,14 @@ def export(
     version: Annotated[str | None, typer.Option(help="Version; date and time where not given.")] = None,
     store: Store = DEFAULT_STORE,
     keep_fp32: Annotated[bool, typer.Option("--keep-fp32", help="Publish the fp32 graphs too.")] = False,
+    keep_fast: Annotated[
+        bool, typer.Option("--keep-fast", help="Publish int8-fast too: see docs/artifact.md.")
+    ] = False,
 ) -> None:
     """Export a run's best weights to ONNX, hold them against PyTorch, and publish them in the store."""
     from app.commands.publish import publish_run
 
-    publish_run(run, data, store, name, version, keep_fp32, _console())
+    publish_run(run, data, store, name, version, keep_fp32, keep_fast, _console())
 
 
 @app.command()

@@ -24,7 +24,7 @@ class ServiceSettings(BaseSettings):
     model_store: Path = Field(Path("model_store"), description="Folder of published artifacts.")
     default_model: str | None = Field(None, description="Model that answers where several know a direction.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is a GPU.")
-    variant: Literal["auto", "fp32", "fp16", "int8"] = Field(
+    variant: Literal["auto", "fp32", "fp16", "int8", "int8-fast"] = Field(
         "auto", description="Precision; auto takes int8 on the CPU and fp16 on CUDA, else fp32."
     )
     batches: int = Field(

@@ -64,10 +64,14 @@ def convert(model: Transformer, vocabulary_size: int, folder: Path) -> None:
     spec.save(str(folder))
 
 
-def load(folder: Path, compute_type: str, inter_threads: int, intra_threads: int) -> Any:
+def load(folder: Path, compute_type: str, inter_threads: int, intra_threads: int, device: str = "cpu") -> Any:
     """A `ctranslate2.Translator`."""
     return ctranslate2.Translator(
-        str(folder), compute_type=compute_type, inter_threads=inter_threads, intra_threads=intra_threads
+        str(folder),
+        device=device,
+        compute_type=compute_type,
+        inter_threads=inter_threads,
+        intra_threads=intra_threads,
     )
 
 

@@ -25,7 +25,14 @@ NUM_SCORED = 500
 
 
 def publish_run(
-    folder: Path, data: Path, store: Path, name: str | None, version: str | None, keep_fp32: bool, console: Console
+    folder: Path,
+    data: Path,
+    store: Path,
+    name: str | None,
+    version: str | None,
+    keep_fp32: bool,
+    keep_fast: bool,
+    console: Console,
 ) -> Path:
     """Export, gate, score on the recipe's test sets, publish -> the version's folder. Promotion is for the user."""
     run = Run(folder)
@@ -58,7 +65,9 @@ def publish_run(
         return evaluate_all(exported, recipe_test_sets(exported, data, []), None, console)
 
     gates = Gates(dev.sources[: 2 * NUM_PARITY], dev.score, test_scores=test_scores)
-    keep: list[VariantName] = ["int8", "fp16", "fp32"] if keep_fp32 else ["int8", "fp16"]
+    keep: list[VariantName] = ["int8", "fp16"]
+    keep += ["fp32"] if keep_fp32 else []
+    keep += ["int8-fast"] if keep_fast else []
     published = export_artifact(
         run.load_model(), description, gates, Registry(store), keep=keep, report=lambda line: console.print(line)
     )

@@ -93,15 +93,15 @@ class History:
     """
 
     def __init__(self, width: int) -> None:
-        self.tokens = np.zeros((0, 32, width), np.int64)  # [slots, positions, W]
-        self.parents = np.zeros((0, 32, width), np.int64)
-        self._free: list[int] = []
+        self.tokens = np.zeros((8, 32, width), np.int64)  # [slots, positions, W]
+        self.parents = np.zeros((8, 32, width), np.int64)
+        self._free = list(range(8))
 
     def allocate(self, prefix: Sequence[int]) -> int:
         """A free slot whose first positions hold `prefix`."""
         if not self._free:
             num_slots = len(self.tokens)
-            self._grow(slots=num_slots + 8)
+            self._grow(slots=num_slots)
             self._free = list(range(num_slots, len(self.tokens)))
         if len(prefix) > self.tokens.shape[1]:
             self._grow(positions=len(prefix))

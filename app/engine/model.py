@@ -19,7 +19,11 @@ from app.store.manifest import Golden, Manifest, VariantName
 logger = logging.getLogger(__name__)
 
 # int8 never runs on CUDA (its operators fall back to the host); on the CPU, fp16 is emulated.
-_PREFERENCE: dict[str, tuple[VariantName, ...]] = {CPU: ("int8", "fp32", "fp16"), CUDA: ("fp16", "fp32", "int8")}
+# int8-fast only where it is asked for, or is all there is: its answers depend on who runs beside them.
+_PREFERENCE: dict[str, tuple[VariantName, ...]] = {
+    CPU: ("int8", "fp32", "fp16", "int8-fast"),
+    CUDA: ("fp16", "fp32", "int8", "int8-fast"),
+}
 _DEVICES = {CPU: "cpu", CUDA: "cuda"}
 _WARM_UP_LENGTH = 16
 

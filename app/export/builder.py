@@ -34,6 +34,10 @@ class GraphBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     @property
+    def is_int8(self) -> bool:
+        return self.variant in ("int8", "int8-fast")
+
+    @property
     def float_type(self) -> int:
         return int(TensorProto.FLOAT16 if self.variant == "fp16" else TensorProto.FLOAT)
 

@@ -1,7 +1,7 @@
 """Weights in graphs: linear layers and embeddings, each in the precision of the graph.
 
 int8: weights are int8 with one scale an output channel; activations are uint8 with zero point 128 and one scale a
-*row*. With one scale for the whole batch (`DynamicQuantizeMatMul`) a row's answer would depend on its neighbours.
+*row*. With one scale for the whole batch, as in int8-fast, a row's answer depends on its neighbours.
 u8 x s8 is what VNNI multiplies, twice as fast as u8 x u8; where there is only AVX2 it would saturate, and there
 ONNX Runtime turns the weights into uint8 when it loads the graph, because `engine.session` asks it to.
 """
@@ -30,16 +30,19 @@ def quantize(weight: Weight) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float
 
 def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None) -> str:
     """x @ weight.T + bias. Shapes: x [..., D], weight [N, D] as PyTorch keeps it, bias [N] -> [..., N]."""
-    if graph.variant == "int8":
+    added = None if bias is None else graph.floats(bias)
+    if graph.is_int8:
         codes, scales = quantize(weight)
-        y = _product_int8(graph, x, graph.constant(codes.T, np.int8), graph.constant(scales, np.float32))
-    else:
-        y = graph.op("MatMul", x, graph.floats(weight.T))
-    return y if bias is None else graph.op("Add", y, graph.floats(bias))
+        return _product_int8(graph, x, graph.constant(codes.T, np.int8), graph.constant(scales, np.float32), added)
+    y = graph.op("MatMul", x, graph.floats(weight.T))
+    return y if added is None else graph.op("Add", y, added)
 
 
-def _product_int8(graph: GraphBuilder, x: str, codes: str, scales: str) -> str:
-    """x [..., D] @ codes [D, N] * scales [N], x quantized by row."""
+def _product_int8(graph: GraphBuilder, x: str, codes: str, scales: str, bias: str | None = None) -> str:
+    """x [..., D] @ codes [D, N] * scales [N] + bias [N], x quantized by row; in int8-fast the batch as a whole."""
+    if graph.variant == "int8-fast":
+        rest = [] if bias is None else ["", bias]
+        return graph.op("DynamicQuantizeMatMul", x, codes, scales, *rest, domain=CONTRIB)
     magnitude = graph.op("ReduceMax", graph.op("Abs", x), graph.integers(-1), keepdims=1)
     magnitude = graph.op("Max", magnitude, graph.constant(SMALLEST_ROW_MAXIMUM, np.float32))
     step = graph.constant(1 / LEVELS, np.float32)
@@ -47,7 +50,8 @@ def _product_int8(graph: GraphBuilder, x: str, codes: str, scales: str) -> str:
     quantized = graph.op("QuantizeLinear", graph.op("Div", x, magnitude), step, zero)
     # No zero point for the weights: where ONNX Runtime makes them unsigned, it can not replace one that is shared.
     y = graph.op("MatMulIntegerToFloat", quantized, codes, step, scales, zero, domain=CONTRIB)
-    return graph.op("Mul", y, magnitude)
+    y = graph.op("Mul", y, magnitude)
+    return y if bias is None else graph.op("Add", y, bias)
 
 
 def stored_small(graph: GraphBuilder, weight: Weight) -> str:
@@ -55,14 +59,14 @@ def stored_small(graph: GraphBuilder, weight: Weight) -> str:
 
     The cast is folded into a constant when ONNX Runtime loads the graph.
     """
-    if graph.variant != "int8":
+    if not graph.is_int8:
         return graph.floats(weight)
     return graph.op("Cast", graph.constant(weight, np.float16), to=TensorProto.FLOAT)
 
 
 def stored_int8(graph: GraphBuilder, weight: Weight) -> str:
     """A weight [N, D] for an operator that has no int8 form: stored as codes in the int8 variant, used as float32."""
-    if graph.variant != "int8":
+    if not graph.is_int8:
         return graph.floats(weight)
     codes, scales = quantize(weight)
     values = graph.op("Cast", graph.constant(codes, np.int8), to=TensorProto.FLOAT)
@@ -75,7 +79,7 @@ class Embedding:
 
     def __init__(self, graph: GraphBuilder, weight: Weight) -> None:
         self._graph = graph
-        if graph.variant == "int8":
+        if graph.is_int8:
             codes, scales = quantize(weight)
             self._table = graph.constant(codes, np.int8)
             self._scales = graph.constant(scales, np.float32)
@@ -86,7 +90,7 @@ class Embedding:
         """Rows of the table times `factor`. Shapes: ids [...] -> [..., D]."""
         graph = self._graph
         rows = graph.op("Gather", self._table, ids)
-        if graph.variant != "int8":
+        if not graph.is_int8:
             return rows if factor == 1.0 else graph.op("Mul", rows, graph.floats(factor))
         rows = graph.op("Cast", rows, to=TensorProto.FLOAT)
         scale = graph.op("Unsqueeze", graph.op("Gather", self._scales, ids), graph.integers(-1))
@@ -96,6 +100,6 @@ class Embedding:
         """x @ table.T. Shapes: [..., D] -> [..., V]."""
         # Stored once as [V, D]: ONNX Runtime folds the transposition into a constant when it loads the graph.
         table = self._graph.op("Transpose", self._table, perm=[1, 0])
-        if self._graph.variant == "int8":
+        if self._graph.is_int8:
             return _product_int8(self._graph, x, table, self._scales)
         return self._graph.op("MatMul", x, table)

@@ -10,7 +10,7 @@ FORMAT_VERSION = 1
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Task = Literal["translate", "summarize", "transcribe"]
-VariantName = Literal["fp32", "fp16", "int8"]
+VariantName = Literal["fp32", "fp16", "int8", "int8-fast"]
 
 
 class _Record(BaseModel):

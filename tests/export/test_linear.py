@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from app.export.builder import GraphBuilder
 from app.export.linear import linear, quantize
+from app.store.manifest import VariantName
 from tests.export.running import Array, open_graph, run
 
 WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.floats(-50, 50, width=32))
@@ -22,8 +23,8 @@ def test_codes_are_within_half_a_step_of_the_weights(weight: Array) -> None:
     assert ((codes >= -127) & (codes <= 127)).all()
 
 
-def product(x: Array, weight: Array, bias: Array, is_unsigned: bool = False) -> Array:
-    graph = GraphBuilder("product", "int8")
+def product(x: Array, weight: Array, bias: Array, is_unsigned: bool = False, variant: VariantName = "int8") -> Array:
+    graph = GraphBuilder("product", variant)
     graph.input("x", TensorProto.FLOAT, ["R", x.shape[1]])
     graph.output("y", TensorProto.FLOAT, ["R", len(weight)])
     graph.op("Identity", linear(graph, "x", weight, bias), out="y")
@@ -53,3 +54,12 @@ def test_a_row_of_zeros_gives_the_bias() -> None:
     bias = np.arange(3, dtype=np.float32)
     y = product(np.zeros((2, 8), np.float32), np.ones((3, 8), np.float32), bias)
     np.testing.assert_array_equal(y, np.stack([bias, bias]))
+
+
+def test_fast_int8_multiplies_as_the_exact_form_does_but_for_rounding() -> None:
+    draw = np.random.default_rng(5)
+    x, weight = draw.standard_normal((6, 32), np.float32), draw.standard_normal((16, 32), np.float32)
+    bias = draw.standard_normal(16, np.float32)
+    expected = x @ weight.T + bias
+    found = product(x, weight, bias, variant="int8-fast")
+    assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
