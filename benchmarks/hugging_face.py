@@ -23,6 +23,7 @@ def convert(model: Transformer, vocabulary_size: int) -> MarianMTModel:
             encoder_ffn_dim=config.feed_forward_width, decoder_ffn_dim=config.feed_forward_width,
             activation_function=config.activation, scale_embedding=True, dropout=0.0,
             pad_token_id=PAD_ID, eos_token_id=EOS_ID, bos_token_id=BOS_ID, decoder_start_token_id=BOS_ID,
+            forced_eos_token_id=None,
         )
     ).eval()  # fmt: skip
     with torch.no_grad():
