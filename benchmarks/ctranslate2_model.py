@@ -23,8 +23,16 @@ def token(number: int) -> str:
     return str(number)
 
 
-def convert(model: Transformer, vocabulary_size: int, folder: Path) -> None:
-    """Write the model in float32 into the new folder; it is quantized when it is loaded."""
+def id_tokens(vocabulary_size: int) -> list[str]:
+    """The vocabulary of a model whose tokens are its ids."""
+    return [token(number) for number in range(vocabulary_size)]
+
+
+def convert(model: Transformer, tokens: list[str], folder: Path, adds_end: bool = False) -> None:
+    """Write the model in float32 into the new folder; it is quantized when it is loaded.
+
+    `adds_end`: the translator puts the end of sentence behind every source itself.
+    """
     config = model.config
     spec = TransformerSpec.from_config(
         (config.encoder_layers, config.decoder_layers),
@@ -54,11 +62,11 @@ def convert(model: Transformer, vocabulary_size: int, folder: Path) -> None:
         _norm(into.attention.layer_norm, layer.cross_attention_residual.norm)
         _feed_forward(into.ffn, layer.feed_forward, layer.feed_forward_residual)
     _linear(spec.decoder.projection, model.output)
-    tokens = [token(number) for number in range(vocabulary_size)]
     spec.register_source_vocabulary(tokens)
     spec.register_target_vocabulary(tokens)
-    spec.config.bos_token = spec.config.decoder_start_token = token(BOS_ID)
-    spec.config.eos_token, spec.config.unk_token = token(EOS_ID), token(UNK_ID)
+    spec.config.bos_token = spec.config.decoder_start_token = tokens[BOS_ID]
+    spec.config.eos_token, spec.config.unk_token = tokens[EOS_ID], tokens[UNK_ID]
+    spec.config.add_source_eos = adds_end
     spec.validate()
     folder.mkdir(parents=True)
     spec.save(str(folder))

@@ -15,44 +15,28 @@ Hugging Face `generate` runs in float32, greedily, at 1 and 32 rows, in the firs
 """
 
 import argparse
-import os
-import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import torch
 from matplotlib import pyplot
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from app.commands.evaluate import recipe_test_sets
-from app.commands.loading import open_run
-from app.decoding.interface import SearchOptions, Source
+from app.decoding.interface import Source
 from app.decoding.running import generate
-from app.engine.model import load_model
 from app.engine.session import Device
-from app.export.graphs import build_graphs
-from app.models.transformer import Transformer, TransformerConfig
-from app.store.manifest import Manifest, Tokenizer, Variant, VariantName
-from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from app.training.run import Run
+from app.store.manifest import VariantName
+from app.text.tokenizer import EOS_ID, PAD_ID
 from benchmarks import ctranslate2_model, hugging_face
 from benchmarks.record import RESULTS, machine, make_console, version_of, write_result
-
-MARIAN = TransformerConfig(
-    width=512, num_heads=8, feed_forward_width=2048, encoder_layers=6, decoder_layers=6, norm="post", activation="swish"
-)
-MARIAN_VOCABULARY = 32_000
-MARIAN_SOURCE, MARIAN_TARGET = 24, 32
+from benchmarks.subjects import Subject, exported, marian, trained
 
 BASE = {"cpu": "CTranslate2 int8", "cuda": "CTranslate2 fp16"}
 HUGGING_FACE, HUGGING_FACE_ROUNDS = "Hugging Face", 3
@@ -71,21 +55,6 @@ Targets = list[tuple[int, ...]]
 Decode = Callable[[Sequence[Source], int], Targets]
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model, sources for it, and the target tokens that are decoded: (at least, at most); None: until the end."""
-
-    name: str
-    model: Transformer
-    vocabulary_size: int
-    sources: list[Source]
-    target_length: tuple[int, int] | None
-
-    def options(self, source: Source, beam_size: int) -> SearchOptions:
-        shortest, longest = self.target_length or (0, 2 * len(source) + 20)
-        return SearchOptions(max_length=longest, min_length=shortest, beam_size=beam_size)
-
-
 @dataclass
 class Timing:
     """Seconds a batch and the ids of one contender at one batch size and beam."""
@@ -98,41 +67,8 @@ class Timing:
     targets: Targets = field(default_factory=list)
 
 
-def marian() -> Subject:
-    torch.manual_seed(1)
-    model = Transformer(MARIAN, MARIAN_VOCABULARY).eval()
-    draw = np.random.default_rng(1)
-    body = [draw.integers(4, MARIAN_VOCABULARY, MARIAN_SOURCE - 1) for _ in range(64)]
-    sources: list[Source] = [np.concatenate([ids, [EOS_ID]]) for ids in body]
-    return Subject("marian", model, MARIAN_VOCABULARY, sources, (MARIAN_TARGET, MARIAN_TARGET))
-
-
-def trained(folder: Path) -> Subject:
-    """The run's best weights and 64 sentences of its recipe's first test set."""
-    opened = open_run(folder, "cpu")
-    model = Run(folder).load_model()
-    assert isinstance(model, Transformer), "only a Transformer can be converted to CTranslate2"
-    test = next(iter(recipe_test_sets(opened, Path(os.environ["SEQ2SERVE_DATA"]), [])))
-    texts = random.Random(1).sample(list(test.sources), 64)
-    sources = opened.sources(texts, test.direction[1])
-    return Subject(folder.name, model, opened.tokenizer.vocabulary_size, list(sources), None)
-
-
 def ours(subject: Subject, variant: VariantName, folder: Path, device: Device = "cpu") -> Decode:
-    (folder / variant).mkdir(parents=True)
-    graphs = build_graphs(subject.model, variant)
-    files = {name: f"{variant}/{name}.onnx" for name in ("encode", "step")}
-    onnx.save(graphs.encode, folder / files["encode"])
-    onnx.save(graphs.step, folder / files["step"])
-    longest = subject.model.config.max_length
-    manifest = Manifest(
-        name=subject.name, version="1", task="translate", architecture="transformer", num_parameters=1,
-        created_at=datetime.now(UTC), created_by={}, vocabulary_size=subject.vocabulary_size,
-        pad_id=PAD_ID, unk_id=UNK_ID, bos_id=BOS_ID, eos_id=EOS_ID,
-        max_source_length=longest, max_target_length=longest, tokenizer=Tokenizer(),
-        variants={variant: Variant(encode=files["encode"], step=files["step"], state=graphs.state)}, files={},
-    )  # fmt: skip
-    model = load_model(folder, manifest, variant, device, 1)
+    model = exported(subject, variant, folder, device)
 
     def decode(sources: Sequence[Source], beam_size: int) -> Targets:
         options = [subject.options(source, beam_size) for source in sources]
@@ -144,7 +80,7 @@ def ours(subject: Subject, variant: VariantName, folder: Path, device: Device = 
 
 def ctranslate2(subject: Subject, compute_type: str, folder: Path, device: Device = "cpu") -> Decode:
     if not folder.exists():
-        ctranslate2_model.convert(subject.model, subject.vocabulary_size, folder)
+        ctranslate2_model.convert(subject.model, ctranslate2_model.id_tokens(subject.vocabulary_size), folder)
     translator = ctranslate2_model.load(folder, compute_type, inter_threads=1, intra_threads=1, device=device)
 
     def decode(sources: Sequence[Source], beam_size: int) -> Targets:

@@ -12,132 +12,22 @@ Rounds alternate. The clients run on the server's machine and take their share o
 
 import argparse
 import asyncio
-import collections
 import contextlib
 import gzip
-import json
 import os
 import random
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import aiohttp
-import httpx
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.client import Load, Service, timed
 from benchmarks.record import machine, make_console, write_result
+from benchmarks.server import Server, Start, serve_command, started_server
 
 HEAD_START_S = 0.05
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`seconds` from when the request was due to its answer; `problem` is empty where there is a translation."""
-
-    seconds: float
-    text: str = ""
-    problem: str = ""
-
-
-@dataclass
-class Load:
-    """All answers to one kind of load, over all rounds."""
-
-    answers: list[Answer] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    texts_of_round: list[list[str]] = field(default_factory=list)
-
-    def add(self, answers: list[Answer], seconds: float) -> None:
-        self.answers += answers
-        self.seconds.append(seconds)
-        self.texts_of_round.append([answer.text for answer in answers])
-
-    @property
-    def throughput(self) -> float:
-        """Translations a second, over all rounds."""
-        return sum(not answer.problem for answer in self.answers) / sum(self.seconds)
-
-    def percentiles_ms(self) -> list[float]:
-        """p50, p95, p99 and the longest."""
-        good = [answer.seconds * 1000 for answer in self.answers if not answer.problem]
-        return [float(value) for value in np.percentile(good, [50, 95, 99, 100])] if good else [float("nan")] * 4
-
-    def record(self) -> dict[str, Any]:
-        names = ("p50_ms", "p95_ms", "p99_ms", "max_ms")
-        return {
-            "requests": len(self.answers),
-            "throughput_per_s": round(self.throughput, 2),
-            **{name: round(value, 1) for name, value in zip(names, self.percentiles_ms(), strict=True)},
-            "errors": dict(collections.Counter(answer.problem for answer in self.answers if answer.problem)),
-            "seconds_of_rounds": [round(seconds, 3) for seconds in self.seconds],
-            "latencies_ms": [round(answer.seconds * 1000, 1) for answer in self.answers],
-        }
-
-
-class Service:
-    """Clients of the service, as many connections as requests under way; every request has the same options.
-
-    With aiohttp, because the clients share the server's cores: httpx takes 3 ms of processor time a request.
-    """
-
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
-        self.options = options
-        # A busy server may close a connection that was idle for 5 s just when it is used again: leave it long before.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=1.0, ssl=False)
-        self._session = aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(120.0))
-
-    async def ask(self, text: str, due: float | None = None) -> Answer:
-        """Translate; wait until `due` first (on the clock of `time.perf_counter`)."""
-        if due is None:
-            due = time.perf_counter()
-        else:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        try:
-            async with self._session.post("/translate", json=self.options | {"q": text}) as response:
-                content = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return Answer(time.perf_counter() - due, problem=type(error).__name__)
-        seconds = time.perf_counter() - due
-        if response.status != 200:
-            return Answer(seconds, problem=f"HTTP {response.status}")
-        return Answer(seconds, text=json.loads(content)["translatedText"])
-
-    async def in_loops(self, texts: Sequence[str], num_clients: int) -> list[Answer]:
-        """`num_clients` clients, each of which sends its next text when it has an answer; answers in order."""
-        answers: list[Answer] = [Answer(0.0)] * len(texts)
-        waiting = iter(enumerate(texts))
-
-        async def loop() -> None:
-            for number, text in waiting:
-                answers[number] = await self.ask(text)
-
-        await asyncio.gather(*(loop() for _ in range(num_clients)))
-        return answers
-
-    async def at_rate(self, texts: Sequence[str], per_second: float) -> list[Answer]:
-        """One text every 1 / `per_second` seconds whatever the server does; infinity: all at once."""
-        start = time.perf_counter()
-        asking = (self.ask(text, start + number / per_second) for number, text in enumerate(texts))
-        return list(await asyncio.gather(*asking))
-
-    async def close(self) -> None:
-        await self._session.close()
-
-
-async def timed(load: Load, answering: Awaitable[list[Answer]]) -> None:
-    started = time.perf_counter()
-    answers = await answering
-    load.add(answers, time.perf_counter() - started)
 
 
 async def measure_concurrency(service: Service, sentences: list[list[str]], num_clients: int) -> tuple[Load, Load]:
@@ -191,91 +81,13 @@ def make_long_text(sentences: Sequence[str], num_words: int) -> str:
     return " ".join(joined.replace("!", "").replace("?", "").split()[:num_words]) + "."
 
 
-@dataclass
-class Start:
-    """How a server came up; `processor_s` is what that takes where nothing else runs and nothing is read from disk."""
-
-    seconds: float
-    processor_s: float
-    resident_mb: float
-
-
-@dataclass
-class Server:
-    url: str
-    process: "subprocess.Popen[bytes] | None" = None
-    starts: list[Start] = field(default_factory=list)
-
-    def memory_mb(self, name: str = "VmRSS") -> float | None:
-        """Resident memory of the process and those that it started; `VmHWM` gives the most it ever was."""
-        return None if self.process is None else round(sum(_memory_kb(self.process.pid, name)) / 1024, 1)
-
-
-def _memory_kb(pid: int, name: str) -> Iterator[int]:
-    with contextlib.suppress(FileNotFoundError):
-        for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
-            if line.startswith(f"{name}:"):
-                yield int(line.split()[1])
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in children.read_text("utf-8").split():
-                yield from _memory_kb(int(child), name)
-
-
-def _processor_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def started_server(command: list[str], limit_s: float) -> Iterator[Server]:
-    """`seq2serve serve` on a free port, ready; it is ended when the context is left."""
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile() as log:
-        began = time.perf_counter()
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=subprocess.STDOUT)
-        server = Server(url, process)
-        try:
-            with httpx.Client(base_url=url, timeout=1.0) as client:
-                while not _is_ready(client):
-                    if process.poll() is not None or time.perf_counter() - began > limit_s:
-                        log.seek(0)
-                        raise SystemExit(f"{log.read().decode()[-2000:]}\nnot ready within {limit_s:.0f} s, or ended")
-                    time.sleep(0.01)
-            seconds = time.perf_counter() - began
-            server.starts.append(Start(round(seconds, 3), _processor_s(process.pid), server.memory_mb() or 0.0))
-            yield server
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _is_ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/health/ready").status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 @contextlib.contextmanager
 def find_server(arguments: argparse.Namespace) -> Iterator[Server]:
     """The server of --url, or one started here (several times, to see how long that takes)."""
     if arguments.url:
         yield Server(arguments.url)
         return
-    command = [str(Path(sys.executable).parent / "seq2serve"), "serve"]
-    if not Path(command[0]).exists():
-        command = [sys.executable, "-m", "app.cli", "serve"]
+    command = serve_command()
     earlier: list[Start] = []
     for _ in range(arguments.starts - 1):
         with started_server(command, arguments.start_limit) as server:
@@ -328,7 +140,7 @@ async def measure(arguments: argparse.Namespace, server: Server) -> dict[str, Lo
     return loads
 
 
-def report(loads: dict[str, Load], server: Server, figures: dict[str, Any], console: Console) -> None:
+def report(loads: dict[str, Load], server: Server, figures: dict[str, object], console: Console) -> None:
     table = Table(title="POST /translate", title_justify="left")
     table.add_column("load")
     for heading in ("requests", "per s", "p50 ms", "p95 ms", "p99 ms", "max ms", "errors"):
