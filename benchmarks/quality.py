@@ -1,8 +1,8 @@
 """Question: what do int8 and int8-fast cost in quality, and does an answer depend on its neighbours?
 
 1. BLEU of every variant on test sets of the recipe, the same lines and search.
-2. `--neighbours` lines, each alone and all together in a random order: hypotheses that are the same to the last bit
-   of their log-probabilities.
+2. `--neighbours` lines, each alone and all together in a random order: how many get the same ids, and how far their
+   log-probabilities are apart.
 
     SEQ2SERVE_DATA=... python -m benchmarks.quality --run runs/translate-en-de
 """
@@ -23,7 +23,7 @@ from app.engine.model import OnnxModel
 from app.evaluation.evaluate import evaluate_translation
 from app.store.manifest import VariantName
 from benchmarks.record import machine, make_console, write_result
-from benchmarks.subjects import Subject, exported, run_model, test_set
+from benchmarks.subjects import exported, of_run, test_set
 
 VARIANTS: tuple[VariantName, ...] = ("fp32", "int8", "int8-fast")
 
@@ -33,11 +33,16 @@ def found(model: OnnxModel, sources: list[Source], beam_size: int) -> list[Hypot
     return [best[0] for best in generate(model, sources, options, max_rows=len(sources) * beam_size)]
 
 
-def same_alone(model: OnnxModel, sources: list[Source], beam_size: int) -> float:
-    """Share of the sources whose hypothesis is the same alone and among all others."""
+def same_alone(model: OnnxModel, sources: list[Source], beam_size: int) -> dict[str, float]:
+    """Of the sources' hypotheses alone and among all others: how many have the same ids, and the largest difference
+    of their log-probabilities, in nats."""
     together = found(model, sources, beam_size)
     alone = [found(model, [source], beam_size)[0] for source in sources]
-    return sum(a == b for a, b in zip(alone, together, strict=True)) / len(sources)
+    pairs = list(zip(alone, together, strict=True))
+    return {
+        "same_ids": sum(a.ids == b.ids for a, b in pairs) / len(pairs),
+        "largest_difference": max(abs(a.log_prob - b.log_prob) for a, b in pairs if a.ids == b.ids),
+    }
 
 
 def main() -> None:
@@ -55,9 +60,9 @@ def main() -> None:
     sets = [test_set(opened, name, arguments.source, arguments.lines) for name in arguments.sets]
     every = [source for _, sources in sets for source in sources]
     mixed = random.Random(1).sample(every, arguments.neighbours)
-    subject = Subject(arguments.run.name, run_model(arguments.run), opened.tokenizer.vocabulary_size, every, None)
+    subject = of_run(arguments.run, opened, every)
     records: dict[str, dict[str, Any]] = {}
-    table = Table("variant", *(f"BLEU {test.name}" for test, _ in sets), "same alone, greedy", f"beam {beam_size}")
+    table = Table("variant", *(f"BLEU {test.name}" for test, _ in sets), "same ids alone, greedy", f"beam {beam_size}")
     with tempfile.TemporaryDirectory() as folder, Progress(console=console, transient=True) as progress:
         for variant in progress.track(VARIANTS, description="variants"):
             model = exported(subject, variant, Path(folder) / "ours")
@@ -74,7 +79,11 @@ def main() -> None:
                 scores[test.name] = round(evaluation.scores[0].value, 2)
             same = {f"beam {width}": same_alone(model, mixed, width) for width in (1, beam_size)}
             records[variant] = {"bleu": scores, "same_alone_and_among_neighbours": same}
-            table.add_row(variant, *(f"{score:.2f}" for score in scores.values()), *(f"{s:.1%}" for s in same.values()))
+            table.add_row(
+                variant,
+                *(f"{score:.2f}" for score in scores.values()),
+                *(f"{each['same_ids']:.1%}" for each in same.values()),
+            )
     console.print(table)
     path = write_result(
         arguments.name,

@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
 from app.commands.evaluate import TestSet, recipe_test_sets
 from app.commands.loading import OpenModel, open_run
+from app.commands.publish import NUM_PARITY, DevSet
 from app.decoding.interface import SearchOptions, Source
 from app.engine.model import OnnxModel, load_model
 from app.engine.session import Device
+from app.export.artifact import Gates
+from app.export.calibration import input_ranges
 from app.export.graphs import build_graphs
+from app.models.stepping import TorchModel
 from app.models.transformer import Transformer, TransformerConfig
 from app.store.manifest import Manifest, Tokenizer, Variant, VariantName
 from app.text.cleaning import normalize
@@ -38,6 +43,7 @@ class Subject:
     model: Transformer
     vocabulary_size: int
     sources: list[Source]
+    calibration: list[Source]
     target_length: tuple[int, int] | None
 
     def options(self, source: Source, beam_size: int) -> SearchOptions:
@@ -51,7 +57,7 @@ def marian() -> Subject:
     draw = np.random.default_rng(1)
     body = [draw.integers(4, MARIAN_VOCABULARY, MARIAN_SOURCE - 1) for _ in range(64)]
     sources: list[Source] = [np.concatenate([ids, [EOS_ID]]) for ids in body]
-    return Subject("marian", model, MARIAN_VOCABULARY, sources, (MARIAN_TARGET, MARIAN_TARGET))
+    return Subject("marian", model, MARIAN_VOCABULARY, sources, sources[:16], (MARIAN_TARGET, MARIAN_TARGET))
 
 
 def trained(folder: Path) -> Subject:
@@ -59,13 +65,20 @@ def trained(folder: Path) -> Subject:
     opened = open_run(folder, "cpu")
     _, sources = test_set(opened, None, opened.recipe.data.directions[0][0], sys.maxsize)
     drawn = random.Random(1).sample(sources, 64)
-    return Subject(folder.name, run_model(folder), opened.tokenizer.vocabulary_size, drawn, None)
+    return of_run(folder, opened, drawn)
+
+
+def of_run(folder: Path, opened: OpenModel, sources: list[Source]) -> Subject:
+    """The run's best weights on `sources`, with ranges measured on its dev set as an export measures them."""
+    calibration = DevSet(opened, data_folder()).sources[: 2 * NUM_PARITY]
+    return Subject(folder.name, run_model(folder), opened.tokenizer.vocabulary_size, sources, calibration, None)
 
 
 def exported(subject: Subject, variant: VariantName, folder: Path, device: Device = "cpu") -> OnnxModel:
     """The subject's graphs, written into `folder` and opened on one thread."""
     (folder / variant).mkdir(parents=True)
-    graphs = build_graphs(subject.model, variant)
+    ranges = _ranges(subject) if variant == "int8" else None
+    graphs = build_graphs(subject.model, variant, ranges)
     files = {name: f"{variant}/{name}.onnx" for name in ("encode", "step")}
     onnx.save(graphs.encode, folder / files["encode"])
     onnx.save(graphs.step, folder / files["step"])
@@ -80,6 +93,20 @@ def exported(subject: Subject, variant: VariantName, folder: Path, device: Devic
     return load_model(folder, manifest, variant, device, 1)
 
 
+def _ranges(subject: Subject) -> dict[nn.Module, float]:
+    longest = subject.model.config.max_length
+    reference = TorchModel(subject.model, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, max_target_length=longest)
+    return input_ranges(reference, subject.calibration, Gates.max_length)
+
+
+def data_folder() -> Path:
+    """Where the files of recipes lie."""
+    data = os.environ.get("SEQ2SERVE_DATA")
+    if not data:
+        raise SystemExit("SEQ2SERVE_DATA: not set; name the data folder that the recipe's files lie in")
+    return Path(data)
+
+
 def run_model(folder: Path) -> Transformer:
     """The best weights of a run's folder."""
     model = Run(folder).load_model()
@@ -89,10 +116,7 @@ def run_model(folder: Path) -> Transformer:
 
 def test_set(opened: OpenModel, name: str | None, source: str, lines: int) -> tuple[TestSet, list[Source]]:
     """The first `lines` pairs of a test set of the run's recipe (its first where `name` is None), and their ids."""
-    data = os.environ.get("SEQ2SERVE_DATA")
-    if not data:
-        raise SystemExit("SEQ2SERVE_DATA: not set; name the data folder that the recipe's files lie in")
-    found = recipe_test_sets(opened, Path(data), [name] if name else [])
+    found = recipe_test_sets(opened, data_folder(), [name] if name else [])
     test = next(each for each in found if each.direction[0] == source)
     short = TestSet(test.name, test.direction, test.sources[:lines], test.references[:lines])
     texts = [normalize(text, opened.recipe.cleaning) for text in short.sources]

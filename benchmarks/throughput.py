@@ -38,7 +38,7 @@ from benchmarks import ctranslate2_model
 from benchmarks.client import Service
 from benchmarks.record import machine, make_console, version_of, write_result
 from benchmarks.server import serve_command, started_server
-from benchmarks.subjects import Subject, exported, run_model, test_set
+from benchmarks.subjects import exported, of_run, test_set
 
 MAX_BATCH_SIZES = (256, 512, 1024, 2048, 4096)
 # One limit for all lines: CTranslate2 takes no other.
@@ -156,7 +156,7 @@ def main() -> None:
     console, at_start = make_console(), machine()
     opened = open_run(arguments.run, "cpu")
     test, sources = test_set(opened, arguments.set, arguments.source, arguments.lines)
-    subject = Subject(arguments.run.name, run_model(arguments.run), opened.tokenizer.vocabulary_size, sources, None)
+    subject = of_run(arguments.run, opened, sources)
     workers, beam_size = len(os.sched_getaffinity(0)), arguments.beam_size
     counting: dict[str, list[Counting]] = {}
 

@@ -11,11 +11,13 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
+from torch import nn
 
 from app import __version__
 from app.decoding.interface import Source, StepModel
 from app.engine.model import OnnxModel, load_model
 from app.errors import ExportError
+from app.export.calibration import input_ranges
 from app.export.golden import MARGIN, choose_golden
 from app.export.graphs import build_graphs
 from app.export.parity import check_parity
@@ -60,9 +62,9 @@ class Gates:
     """What a version is held against before it is published.
 
     `sources` [S] each, those that the model may read, are decoded by PyTorch and ONNX Runtime up to `max_length`
-    target tokens, and golden cases are chosen from them. `dev_score` gives the dev BLEU of a model; None leaves the
-    comparison of the variants with fp32 out. `test_scores` gives the records of a variant on the test sets; it is
-    asked for the first one that is kept, and gates nothing.
+    target tokens; the ranges of int8 are measured on them, and golden cases are chosen from them. `dev_score` gives
+    the dev BLEU of a model; None leaves the comparison of the variants with fp32 out. `test_scores` gives the records
+    of a variant on the test sets; it is asked for the first one that is kept, and gates nothing.
     """
 
     sources: Sequence[Source]
@@ -100,7 +102,8 @@ def export_artifact(
     gates = replace(gates, sources=sources)
     with registry.staging(description.name) as folder:
         _write_texts(folder, description)
-        states = {variant: _write_graphs(folder, model, variant) for variant in variants}
+        ranges = input_ranges(_reference(model, description), gates.sources, gates.max_length)
+        states = {variant: _write_graphs(folder, model, variant, ranges) for variant in variants}
         manifest = _manifest(folder, model, description, states, made_with)
         for variant in variants:
             report(f"{variant}: {_megabytes(manifest, variant)}")
@@ -144,9 +147,9 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _write_graphs(folder: Path, model: Seq2Seq, variant: VariantName) -> Variant:
+def _write_graphs(folder: Path, model: Seq2Seq, variant: VariantName, ranges: Mapping[nn.Module, float]) -> Variant:
     (folder / variant).mkdir()
-    graphs = build_graphs(model, variant)
+    graphs = build_graphs(model, variant, ranges)
     names = {"encode": f"{variant}/encode.onnx", "step": f"{variant}/step.onnx"}
     onnx.save_model(graphs.encode, folder / names["encode"])
     onnx.save_model(graphs.step, folder / names["step"])

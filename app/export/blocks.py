@@ -13,7 +13,8 @@ MASKED_SCORE = -60_000.0
 
 def layer_linear(graph: GraphBuilder, layer: nn.Linear, x: str) -> str:
     """A PyTorch linear layer in the precision of the graph."""
-    return linear(graph, x, as_array(layer.weight), None if layer.bias is None else as_array(layer.bias))
+    bias = None if layer.bias is None else as_array(layer.bias)
+    return linear(graph, x, as_array(layer.weight), bias, graph.ranges.get(layer))
 
 
 def length_mask(graph: GraphBuilder, lengths: str, size: str) -> str:

@@ -1,13 +1,13 @@
 """A small ONNX graph builder: nodes, initializers, inputs and outputs of one graph in one precision."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.store.manifest import VariantName
 
@@ -21,11 +21,15 @@ CONTRIB = "com.microsoft"
 
 
 class GraphBuilder:
-    """Collects one graph. A tensor is handled by its name; float tensors are `float_dtype` unless said otherwise."""
+    """Collects one graph. A tensor is handled by its name; float tensors are `float_dtype` unless said otherwise.
 
-    def __init__(self, name: str, variant: VariantName) -> None:
+    `ranges` gives the largest magnitude that a layer's input has, where it is known: see `calibration`.
+    """
+
+    def __init__(self, name: str, variant: VariantName, ranges: Mapping[nn.Module, float] | None = None) -> None:
         self.name = name
         self.variant = variant
+        self.ranges = ranges or {}
         self.float_dtype: npt.DTypeLike = np.float16 if variant == "fp16" else np.float32
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []

@@ -1,8 +1,10 @@
 """A model as its two ONNX graphs, encode and step, and the state that passes between them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
+from torch import nn
 
 from app.errors import ExportError
 from app.export import rnn, transformer
@@ -22,12 +24,14 @@ class Graphs:
     state: list[StateTensor]
 
 
-def build_graphs(model: Seq2Seq, variant: VariantName) -> Graphs:
+def build_graphs(model: Seq2Seq, variant: VariantName, ranges: Mapping[nn.Module, float] | None = None) -> Graphs:
     """The graphs of `model` in the precision of `variant`; the contract is in `docs/artifact.md`.
+
+    int8 quantizes the input of a layer in `ranges` with one scale that is known, of any other with a scale a row.
 
     Raises: ExportError for an architecture, or a size, that has no graph form.
     """
-    encode, step = GraphBuilder("encode", variant), GraphBuilder("step", variant)
+    encode, step = GraphBuilder("encode", variant, ranges), GraphBuilder("step", variant, ranges)
     if isinstance(model, Transformer):
         transformer.check_exportable(model)
         transformer.build_encode(model, encode)

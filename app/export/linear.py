@@ -1,7 +1,8 @@
 """Weights in graphs: linear layers and embeddings, each in the precision of the graph.
 
-int8: weights are int8 with one scale an output channel; activations are uint8 with zero point 128 and one scale a
-*row*. With one scale for the whole batch, as in int8-fast, a row's answer depends on its neighbours.
+int8: weights are int8 with one scale an output channel; activations are uint8 with zero point 128 and one scale that
+was found before (`calibration`), or a scale for each *row*: an answer never depends on its neighbours. In int8-fast one
+scale is found for the whole batch as it runs, and it does.
 u8 x s8 is what VNNI multiplies, twice as fast as u8 x u8; where there is only AVX2 it would saturate, and there
 ONNX Runtime turns the weights into uint8 when it loads the graph, because `engine.session` asks it to.
 """
@@ -28,30 +29,47 @@ def quantize(weight: Weight) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float
     return codes.astype(np.int8), scales
 
 
-def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None) -> str:
-    """x @ weight.T + bias. Shapes: x [..., D], weight [N, D] as PyTorch keeps it, bias [N] -> [..., N]."""
+def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None, largest: float | None = None) -> str:
+    """x @ weight.T + bias. Shapes: x [..., D], weight [N, D] as PyTorch keeps it, bias [N] -> [..., N].
+
+    `largest` is the magnitude of x at which the int8 variant cuts; None: x is scaled by row.
+    """
     added = None if bias is None else graph.floats(bias)
     if graph.is_int8:
         codes, scales = quantize(weight)
-        return _product_int8(graph, x, graph.constant(codes.T, np.int8), graph.constant(scales, np.float32), added)
+        names = graph.constant(codes.T, np.int8), graph.constant(scales, np.float32)
+        return _product_int8(graph, x, *names, added, largest)
     y = graph.op("MatMul", x, graph.floats(weight.T))
     return y if added is None else graph.op("Add", y, added)
 
 
-def _product_int8(graph: GraphBuilder, x: str, codes: str, scales: str, bias: str | None = None) -> str:
-    """x [..., D] @ codes [D, N] * scales [N] + bias [N], x quantized by row; in int8-fast the batch as a whole."""
+def _product_int8(
+    graph: GraphBuilder,
+    x: str,
+    codes: str,
+    scales: str,
+    bias: str | None = None,
+    largest: float | None = None,
+    out: str | None = None,
+) -> str:
+    """x [..., D] @ codes [D, N] * scales [N] + bias [N], x quantized; written to `out`."""
+    added = () if bias is None else ("", bias)
     if graph.variant == "int8-fast":
-        rest = [] if bias is None else ["", bias]
-        return graph.op("DynamicQuantizeMatMul", x, codes, scales, *rest, domain=CONTRIB)
+        return graph.op("DynamicQuantizeMatMul", x, codes, scales, *added, domain=CONTRIB, out=out)
+    zero = graph.constant(ACTIVATION_ZERO_POINT, np.uint8)
+    # No zero point for the weights: where ONNX Runtime makes them unsigned, it can not replace one that is shared.
+    if largest is not None:
+        step = graph.constant(largest / LEVELS, np.float32)
+        quantized = graph.op("QuantizeLinear", x, step, zero)
+        return graph.op("MatMulIntegerToFloat", quantized, codes, step, scales, zero, *added, domain=CONTRIB, out=out)
     magnitude = graph.op("ReduceMax", graph.op("Abs", x), graph.integers(-1), keepdims=1)
     magnitude = graph.op("Max", magnitude, graph.constant(SMALLEST_ROW_MAXIMUM, np.float32))
     step = graph.constant(1 / LEVELS, np.float32)
-    zero = graph.constant(ACTIVATION_ZERO_POINT, np.uint8)
     quantized = graph.op("QuantizeLinear", graph.op("Div", x, magnitude), step, zero)
-    # No zero point for the weights: where ONNX Runtime makes them unsigned, it can not replace one that is shared.
     y = graph.op("MatMulIntegerToFloat", quantized, codes, step, scales, zero, domain=CONTRIB)
-    y = graph.op("Mul", y, magnitude)
-    return y if bias is None else graph.op("Add", y, bias)
+    if bias is None:
+        return graph.op("Mul", y, magnitude, out=out)
+    return graph.op("Add", graph.op("Mul", y, magnitude), bias, out=out)
 
 
 def stored_small(graph: GraphBuilder, weight: Weight) -> str:
@@ -96,10 +114,11 @@ class Embedding:
         scale = graph.op("Unsqueeze", graph.op("Gather", self._scales, ids), graph.integers(-1))
         return graph.op("Mul", rows, scale if factor == 1.0 else graph.op("Mul", scale, graph.floats(factor)))
 
-    def project(self, x: str) -> str:
-        """x @ table.T. Shapes: [..., D] -> [..., V]."""
+    def project(self, x: str, bias: Weight, out: str | None, largest: float | None = None) -> str:
+        """x @ table.T + bias in float32. Shapes: x [..., D], bias [V] -> [..., V]; `largest` as for `linear`."""
+        graph, added = self._graph, self._graph.constant(bias, np.float32)
         # Stored once as [V, D]: ONNX Runtime folds the transposition into a constant when it loads the graph.
-        table = self._graph.op("Transpose", self._table, perm=[1, 0])
-        if self._graph.is_int8:
-            return _product_int8(self._graph, x, table, self._scales)
-        return self._graph.op("MatMul", x, table)
+        table = graph.op("Transpose", self._table, perm=[1, 0])
+        if graph.is_int8:
+            return _product_int8(graph, x, table, self._scales, added, largest, out)
+        return graph.op("Add", graph.op("Cast", graph.op("MatMul", x, table), to=TensorProto.FLOAT), added, out=out)

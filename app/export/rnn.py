@@ -51,7 +51,8 @@ def build_step(model: Rnn, graph: GraphBuilder) -> None:
     tied = model.output.weight is model.embedding.weight
     embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
     features = _advance(graph, model, embedding.lookup(ids))
-    add_head(graph, features, table, as_array(model.output.bias), num_candidates)
+    largest = graph.ranges.get(model.output)
+    add_head(graph, features, table, as_array(model.output.bias), num_candidates, largest)
 
 
 def _read(graph: GraphBuilder, model: Rnn, embedded: str, lengths: str) -> tuple[str, str]:

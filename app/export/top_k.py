@@ -31,17 +31,23 @@ def projection_table(graph: GraphBuilder, weight: Weight) -> Embedding:
     return Embedding(graph, padded(weight, len(weight), 0.0))
 
 
-def add_head(graph: GraphBuilder, features: str, table: Embedding, bias: Weight, num_candidates: str) -> None:
+def add_head(
+    graph: GraphBuilder,
+    features: str,
+    table: Embedding,
+    bias: Weight,
+    num_candidates: str,
+    largest: float | None = None,
+) -> None:
     """Write `logits`, `log_probs` and `candidates`. Shapes: features [R, D], bias [V], num_candidates [1]."""
     vocabulary_size = len(bias)
-    logits = graph.op("Cast", table.project(features), to=TensorProto.FLOAT)
-    biases = graph.constant(padded(bias, vocabulary_size, _NEVER), np.float32)
+    biases = padded(bias, vocabulary_size, _NEVER)
     out = graph.output("logits", TensorProto.FLOAT, ["R", vocabulary_size])
     if vocabulary_size % block_size(vocabulary_size):
-        logits = graph.op("Add", logits, biases)
+        logits = table.project(features, biases, None, largest)
         graph.op("Slice", logits, graph.integers(0), graph.integers(vocabulary_size), graph.integers(1), out=out)
     else:
-        logits = graph.op("Add", logits, biases, out=out)
+        logits = table.project(features, biases, out, largest)
     # LogSoftmax of everything is eight times faster than ReduceLogSumExp and a subtraction.
     _add_top_k(graph, graph.op("LogSoftmax", logits, axis=-1), block_size(vocabulary_size), num_candidates)
 

@@ -69,7 +69,8 @@ def build_step(model: Transformer, graph: GraphBuilder) -> None:
         ]
         mask = mask or _int_mask(graph, lengths, graph.op("Shape", cross[0], start=2, end=3))
         x = _decoder_layer(graph, layer, x, index, (cross[0], cross[1], mask))
-    add_head(graph, _norm(graph, model.decoder_norm, x), table, as_array(model.output.bias), num_candidates)
+    largest = graph.ranges.get(model.output)
+    add_head(graph, _norm(graph, model.decoder_norm, x), table, as_array(model.output.bias), num_candidates, largest)
 
 
 def _head_shape(model: Transformer, length: str) -> list[int | str]:
@@ -141,7 +142,8 @@ def _cross_keys_and_values(graph: GraphBuilder, model: Transformer, memory: str)
     weight = np.concatenate([as_array(projection.weight) for projection in projections])
     bias = np.concatenate([as_array(projection.bias) for projection in projections])
     heads, head_width = model.config.num_heads, model.config.width // model.config.num_heads
-    fused = linear(graph, memory, weight, bias)
+    # They all read the memory, and so have one range.
+    fused = linear(graph, memory, weight, bias, graph.ranges.get(projections[0]))
     parts = graph.op("Reshape", fused, graph.integers(0, 0, 2 * len(projections), heads, head_width))
     parts = graph.op("Transpose", parts, perm=[2, 0, 3, 1, 4])  # [2 L, B, H, S, K]
     split = graph.ops("Split", parts, outs=2 * len(projections), axis=0, num_outputs=2 * len(projections))

@@ -250,3 +250,16 @@ def test_int8_is_the_same_where_weights_have_to_be_unsigned(
         monkeypatch.setattr(session, "may_saturate", lambda answer=saturates: answer)
         found.append(forced(load_model(folder, manifest, "int8", "cpu", 1), draw_sources(3, [9])[0], [2, 7, 9, 4]))
     np.testing.assert_allclose(found[0], found[1], atol=TOLERANCE)
+
+
+def test_many_sources_are_read_as_few_are(pair: tuple[OnnxModel, TorchModel]) -> None:
+    exported, _ = pair
+    draw = np.random.default_rng(2)
+    sources = [np.append(draw.integers(4, 60, length), exported.eos_id) for length in draw.integers(1, 30, 50)]
+    together = exported.encode(sources, 1)  # more positions than are read at once
+    ids = np.full(len(sources), exported.bos_id, np.int64)
+    candidates, _ = exported.step(ids, together, 3)
+    for row, source in enumerate(sources):
+        alone, _ = exported.step(ids[:1], exported.encode([source], 1), 3)
+        np.testing.assert_array_equal(alone.ids[0], candidates.ids[row])
+        np.testing.assert_allclose(alone.log_probs[0], candidates.log_probs[row], atol=1e-5)
