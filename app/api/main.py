@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +26,10 @@ from app.logs import configure_logs
 from app.settings import ServiceSettings
 
 logger = logging.getLogger(__name__)
+
+# A model's thread comes back from every step to Python, where the event loop is busy under load: by default it may be
+# kept waiting for 5 ms, longer than the step took.
+_SWITCH_INTERVAL_S = 0.0005
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -78,6 +83,7 @@ def serve(settings: ServiceSettings) -> None:
     Raises: AppError if the address can not be listened on or the keys file can not be read.
     """
     configure_logs(settings.log_format, settings.log_level)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
