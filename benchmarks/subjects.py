@@ -18,7 +18,6 @@ from app.commands.publish import NUM_PARITY, DevSet
 from app.decoding.interface import SearchOptions, Source
 from app.engine.model import OnnxModel, load_model
 from app.engine.session import Device
-from app.export.artifact import Gates
 from app.export.calibration import input_ranges
 from app.export.graphs import build_graphs
 from app.models.stepping import TorchModel
@@ -32,6 +31,8 @@ MARIAN = TransformerConfig(
     width=512, num_heads=8, feed_forward_width=2048, encoder_layers=6, decoder_layers=6, norm="post", activation="swish"
 )
 MARIAN_VOCABULARY = 32_000
+# Target tokens of a source on which ranges are measured.
+LONGEST_CALIBRATED = 128
 MARIAN_SOURCE, MARIAN_TARGET = 24, 32
 
 
@@ -96,7 +97,7 @@ def exported(subject: Subject, variant: VariantName, folder: Path, device: Devic
 def _ranges(subject: Subject) -> dict[nn.Module, float]:
     longest = subject.model.config.max_length
     reference = TorchModel(subject.model, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, max_target_length=longest)
-    return input_ranges(reference, subject.calibration, Gates.max_length)
+    return input_ranges(reference, subject.calibration, LONGEST_CALIBRATED)
 
 
 def data_folder() -> Path:
