@@ -20,7 +20,7 @@ from app.commands.loading import open_run
 from app.decoding.interface import Hypothesis, SearchOptions, Source
 from app.decoding.running import generate
 from app.engine.model import OnnxModel
-from app.evaluation.evaluate import evaluate_translation
+from app.evaluation.evaluate import evaluate
 from app.store.manifest import VariantName
 from benchmarks.record import machine, make_console, write_result
 from benchmarks.subjects import exported, of_run, test_set
@@ -68,13 +68,13 @@ def main() -> None:
             model = exported(subject, variant, Path(folder) / "ours")
             scores = {}
             for test, sources in sets:
-                evaluation = evaluate_translation(
+                evaluation = evaluate(
+                    "translate",
                     model,
                     sources,
                     test.references,
                     opened.tokenizer.decode,
-                    beam_size=beam_size,
-                    length_penalty=opened.recipe.search.length_penalty,
+                    search=opened.recipe.search.model_dump() | {"beam_size": beam_size},
                 )
                 scores[test.name] = round(evaluation.scores[0].value, 2)
             same = {f"beam {width}": same_alone(model, mixed, width) for width in (1, beam_size)}

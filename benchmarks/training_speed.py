@@ -94,7 +94,7 @@ def load_batches(recipe: Recipe, num_sentences: int, folder: Path) -> tuple[Batc
             seed=1,
         )
 
-    return batches(corpus.train), Validation(batches(corpus.dev), 1, recipe.training.max_length)
+    return batches(corpus.train), Validation(batches(corpus.dev), recipe)
 
 
 def ours(recipe: Recipe, batches: Batches, validation: Validation, chosen: list[Batch], folder: Path) -> Contender:

@@ -37,7 +37,8 @@ def _score_table(tests: Mapping[str, list[dict[str, Any]]]) -> str:
     variants = list(tests)
     if not variants:
         return "No test set in the recipe."
-    rows = [f"| test set | direction | sentences | {' | '.join(f'{variant} BLEU / chrF' for variant in variants)} |"]
+    names = " / ".join(score["name"] for score in tests[variants[0]][0]["scores"])
+    rows = [f"| test set | direction | sentences | {' | '.join(f'{variant}: {names}' for variant in variants)} |"]
     rows.append("|---" * (3 + len(variants)) + "|")
     for position, record in enumerate(tests[variants[0]]):
         cells = [" / ".join(f"{score['value']:.1f}" for score in tests[v][position]["scores"]) for v in variants]

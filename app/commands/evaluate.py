@@ -1,4 +1,4 @@
-"""`seq2serve evaluate`: BLEU and chrF of a model on its recipe's test sets, or on files."""
+"""`seq2serve evaluate`: BLEU and chrF, or ROUGE, of a model on its recipe's test sets, or on files."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,20 +11,21 @@ from rich.table import Table
 
 from app.commands.loading import OpenModel
 from app.errors import InputError
-from app.evaluation.evaluate import Evaluation, evaluate_translation
+from app.evaluation.evaluate import Evaluation, evaluate
+from app.evaluation.scores import summary_shape
 from app.text.cleaning import normalize
-from app.training.corpus import read_pairs
+from app.training.corpus import is_json_lines, read_documents, read_pairs
 from app.training.recipe import ParallelText
 
 
 @dataclass(frozen=True, slots=True)
 class TestSet:
-    """Sentence pairs in one direction."""
+    """Texts with their references (at least one each), in one direction."""
 
     name: str
     direction: tuple[str, str]
     sources: list[str]
-    references: list[str]
+    references: list[list[str]]
 
 
 def recipe_test_sets(opened: OpenModel, data: Path, only: list[str]) -> list[TestSet]:
@@ -50,10 +51,18 @@ def file_test_set(files: list[str], direction: str | None) -> TestSet:
 
 def test_sets(name: str, text: ParallelText, directions: list[tuple[str, str]], data: Path) -> list[TestSet]:
     """A parallel text as test sets, one for every direction that it can test. References stay as published."""
+    if is_json_lines(Path(text.files[0])):
+        documents = [document for file in text.files for document in read_documents(data / file)]
+        sources, references = [document for document, _ in documents], [references for _, references in documents]
+        return [TestSet(name, text.languages, sources, references)] if text.languages in directions else []
     pairs = read_pairs(text, data)
     firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
     both = {text.languages: (firsts, seconds), text.languages[::-1]: (seconds, firsts)}
-    return [TestSet(name, direction, *both[direction]) for direction in directions if direction in both]
+    return [
+        TestSet(name, direction, both[direction][0], [[reference] for reference in both[direction][1]])
+        for direction in directions
+        if direction in both
+    ]
 
 
 def evaluate_set(opened: OpenModel, test: TestSet, beam_size: int | None, console: Console) -> Evaluation:
@@ -71,13 +80,13 @@ def evaluate_set(opened: OpenModel, test: TestSet, beam_size: int | None, consol
     )
     with bar:
         task = bar.add_task(f"{test.name} {'-'.join(test.direction)}", total=len(sources))
-        return evaluate_translation(
+        return evaluate(
+            opened.recipe.task,
             opened.model,
             sources,
             test.references,
             opened.tokenizer.decode,
-            beam_size=beam_size or opened.recipe.search.beam_size,
-            length_penalty=opened.recipe.search.length_penalty,
+            search=opened.recipe.search.model_dump() | ({"beam_size": beam_size} if beam_size else {}),
             on_finished=lambda count: bar.advance(task, count),
         )
 
@@ -90,8 +99,8 @@ def evaluate_all(
     table = Table("test set", "direction", "sentences", "score", "value", "95 % interval", title=opened.name)
     signatures = set()
     for test in tests:
-        scores = evaluate_set(opened, test, beam_size, console).scores
-        for score in scores:
+        evaluation = evaluate_set(opened, test, beam_size, console)
+        for score in evaluation.scores:
             interval = f"{score.low:.1f} - {score.high:.1f}" if score.low is not None and score.high is not None else ""
             size = str(len(test.sources))
             table.add_row(test.name, "-".join(test.direction), size, score.name, f"{score.value:.2f}", interval)
@@ -103,9 +112,13 @@ def evaluate_all(
                 "sentences": len(test.sources),
                 "beam_size": beam_size or opened.recipe.search.beam_size,
                 "model": opened.name,
-                "scores": [asdict(score) for score in scores],
+                "scores": [asdict(score) for score in evaluation.scores],
             }
         )
+        if opened.recipe.task == "summarize":
+            records[-1]["shape"] = shape = summary_shape(evaluation.texts, test.sources, test.references)
+            for measure, value in shape.items():
+                table.add_row(test.name, "-".join(test.direction), str(len(test.sources)), measure, f"{value:.2f}", "")
     console.print(table)
     for signature in sorted(signatures):
         console.print(signature, highlight=False)

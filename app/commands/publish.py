@@ -9,7 +9,7 @@ from app.commands.card import model_card
 from app.commands.evaluate import evaluate_all, recipe_test_sets
 from app.commands.loading import OpenModel, open_run
 from app.decoding.interface import StepModel
-from app.evaluation.evaluate import evaluate_translation
+from app.evaluation.evaluate import evaluate
 from app.export.artifact import Description, Gates, export_artifact
 from app.store.manifest import VariantName
 from app.store.registry import Registry
@@ -91,7 +91,7 @@ class DevSet:
             chosen = self._pairs(direction, data)
             texts = [normalize(source, self.recipe.cleaning) for source, _ in chosen]
             sources = opened.sources(texts, direction[1])
-            by_direction.append(list(zip(sources, [target for _, target in chosen], strict=True)))
+            by_direction.append(list(zip(sources, [[target] for _, target in chosen], strict=True)))
         mixed = [example for examples in zip(*by_direction, strict=False) for example in examples]
         self.sources = [source for source, _ in mixed]
         self.references = [reference for _, reference in mixed]
@@ -106,14 +106,14 @@ class DevSet:
         return pairs[:: max(1, len(pairs) // NUM_SCORED)][:NUM_SCORED]
 
     def score(self, model: StepModel) -> float:
-        """BLEU over all directions together, by the recipe's search."""
-        search = self.recipe.search
-        evaluation = evaluate_translation(
+        """BLEU over all directions together, or the mean of the ROUGE scores, by the recipe's search."""
+        evaluation = evaluate(
+            self.recipe.task,
             model,
             self.sources,
             self.references,
             self.detokenize,
-            beam_size=search.beam_size,
-            length_penalty=search.length_penalty,
+            search=self.recipe.search.model_dump(),
         )
-        return evaluation.scores[0].value
+        scores = evaluation.scores if self.recipe.task == "summarize" else evaluation.scores[:1]
+        return sum(score.value for score in scores) / len(scores)

@@ -26,7 +26,7 @@ from app.models.stepping import TorchModel
 from app.store.manifest import Manifest, Task, Tokenizer, Variant, VariantName
 from app.store.registry import MANIFEST, Registry, describe_files
 
-# What a variant may lose against fp32 on the dev set, in BLEU.
+# What a variant may lose against fp32 on the dev set, in points of its score.
 LARGEST_LOSS = 0.5
 ORACLE: VariantName = "fp32"
 
@@ -63,8 +63,9 @@ class Gates:
 
     `sources` [S] each, those that the model may read, are decoded by PyTorch and ONNX Runtime up to `max_length`
     target tokens; the ranges of int8 are measured on them, and golden cases are chosen from them. `dev_score` gives
-    the dev BLEU of a model; None leaves the comparison of the variants with fp32 out. `test_scores` gives the records
-    of a variant on the test sets; it is asked for the first one that is kept, and gates nothing.
+    the dev score of a model, BLEU or for summaries ROUGE; None leaves the comparison of the variants with fp32 out.
+    `test_scores` gives the records of a variant on the test sets; it is asked for the first one that is kept, and
+    gates nothing.
     """
 
     sources: Sequence[Source]
@@ -207,11 +208,11 @@ def _pass_gates(
     if gates.dev_score is None:
         return measured
     scores = {variant: gates.dev_score(exported) for variant, exported in opened.items()}
-    report("dev BLEU: " + ", ".join(f"{variant} {score:.2f}" for variant, score in scores.items()))
+    report("dev score: " + ", ".join(f"{variant} {score:.2f}" for variant, score in scores.items()))
     for variant, score in scores.items():
         if not scores[ORACLE] - score <= gates.largest_loss:
             raise ExportError(
-                f"{variant}: dev BLEU {score:.2f}, fp32 has {scores[ORACLE]:.2f}; it may lose at most "
+                f"{variant}: dev score {score:.2f}, fp32 has {scores[ORACLE]:.2f}; it may lose at most "
                 f"{gates.largest_loss}. Leave the variant out, or train the model further"
             )
-    return measured | {"dev_bleu": scores}
+    return measured | {"dev_score": scores}

@@ -50,7 +50,7 @@ def state_tensors(model: Seq2Seq, variant: VariantName) -> list[StateTensor]:
         StateTensor(
             name=spec.name,
             kind=spec.kind,
-            dtype="float16" if variant == "fp16" else "float32",
+            dtype="int64" if spec.dtype == "int64" else "float16" if variant == "fp16" else "float32",
             shape=list(spec.shape),
             length_axis=spec.length_axis,
         )

@@ -7,6 +7,7 @@ from torch import nn
 
 from app.export.blocks import MASKED_SCORE, declare_memory_lengths, group_rows, layer_linear, length_mask
 from app.export.builder import GraphBuilder, as_array
+from app.export.copying import add_copy_memory
 from app.export.linear import Embedding, linear, stored_int8
 from app.export.top_k import add_head, projection_table
 from app.models.rnn import MemoryAttention, Rnn
@@ -38,6 +39,8 @@ def build_encode(model: Rnn, graph: GraphBuilder) -> None:
             out = graph.output(name, graph.float_type, ["B", "S", width])
             graph.op("Transpose", value, perm=[1, 0, 2], out=out)
         graph.op("Identity", zeros, out=graph.output("context", graph.float_type, ["B", width]))
+    if model.copy is not None:
+        add_copy_memory(graph, model.copy, memory, source, by_position=True)
     declare_memory_lengths(graph, lengths)
 
 
@@ -52,7 +55,7 @@ def build_step(model: Rnn, graph: GraphBuilder) -> None:
     embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
     features = _advance(graph, model, embedding.lookup(ids))
     largest = graph.ranges.get(model.output)
-    add_head(graph, features, table, as_array(model.output.bias), num_candidates, largest)
+    add_head(graph, features, table, as_array(model.output.bias), num_candidates, largest, model.copy)
 
 
 def _read(graph: GraphBuilder, model: Rnn, embedded: str, lengths: str) -> tuple[str, str]:

@@ -5,7 +5,9 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from app.export.builder import GraphBuilder
+from app.export.copying import mixed_log_probs
 from app.export.linear import Embedding, Weight
+from app.models.copying import CopyAttention
 
 # Blocks of the vocabulary: few enough maxima to sort, few enough entries a block to look at.
 _BLOCK_SIZES = (128, 125, 100, 80, 64, 50, 40, 32)
@@ -38,18 +40,27 @@ def add_head(
     bias: Weight,
     num_candidates: str,
     largest: float | None = None,
+    copy: CopyAttention | None = None,
 ) -> None:
-    """Write `logits`, `log_probs` and `candidates`. Shapes: features [R, D], bias [V], num_candidates [1]."""
+    """Write `logits`, `log_probs` and `candidates`. Shapes: features [R, D], bias [V], num_candidates [1].
+
+    With a copy mechanism `logits` are log-probabilities.
+    """
     vocabulary_size = len(bias)
     biases = padded(bias, vocabulary_size, _NEVER)
     out = graph.output("logits", TensorProto.FLOAT, ["R", vocabulary_size])
-    if vocabulary_size % block_size(vocabulary_size):
-        logits = table.project(features, biases, None, largest)
-        graph.op("Slice", logits, graph.integers(0), graph.integers(vocabulary_size), graph.integers(1), out=out)
+    is_padded = vocabulary_size % block_size(vocabulary_size) != 0
+    logits = table.project(features, biases, None if is_padded or copy is not None else out, largest)
+    if copy is not None:
+        log_probs = logits = mixed_log_probs(graph, copy, features, logits)
     else:
-        logits = table.project(features, biases, out, largest)
-    # LogSoftmax of everything is eight times faster than ReduceLogSumExp and a subtraction.
-    _add_top_k(graph, graph.op("LogSoftmax", logits, axis=-1), block_size(vocabulary_size), num_candidates)
+        # LogSoftmax of everything is eight times faster than ReduceLogSumExp and a subtraction.
+        log_probs = graph.op("LogSoftmax", logits, axis=-1)
+    if is_padded:
+        graph.op("Slice", logits, graph.integers(0), graph.integers(vocabulary_size), graph.integers(1), out=out)
+    elif copy is not None:
+        graph.op("Identity", logits, out=out)
+    _add_top_k(graph, log_probs, block_size(vocabulary_size), num_candidates)
 
 
 def _add_top_k(graph: GraphBuilder, log_probs: str, size: int, num_candidates: str) -> None:

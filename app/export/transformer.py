@@ -13,6 +13,7 @@ from torch import nn
 from app.errors import ExportError
 from app.export.blocks import MASKED_SCORE, declare_memory_lengths, group_rows, layer_linear, length_mask
 from app.export.builder import CONTRIB, GraphBuilder, as_array
+from app.export.copying import add_copy_memory
 from app.export.linear import Embedding, linear, stored_small
 from app.export.top_k import add_head, projection_table
 from app.models.attention import CrossAttention, SelfAttention
@@ -44,7 +45,10 @@ def build_encode(model: Transformer, graph: GraphBuilder) -> None:
     for layer in model.encoder_layers:
         assert isinstance(layer, EncoderLayer)
         x = _encoder_layer(graph, layer, x, mask)
-    _cross_keys_and_values(graph, model, _norm(graph, model.encoder_norm, x))
+    memory = _norm(graph, model.encoder_norm, x)
+    _cross_keys_and_values(graph, model, memory)
+    if model.copy is not None:
+        add_copy_memory(graph, model.copy, memory, source, by_position=False)
     declare_memory_lengths(graph, lengths)
 
 
@@ -70,7 +74,8 @@ def build_step(model: Transformer, graph: GraphBuilder) -> None:
         mask = mask or _int_mask(graph, lengths, graph.op("Shape", cross[0], start=2, end=3))
         x = _decoder_layer(graph, layer, x, index, (cross[0], cross[1], mask))
     largest = graph.ranges.get(model.output)
-    add_head(graph, _norm(graph, model.decoder_norm, x), table, as_array(model.output.bias), num_candidates, largest)
+    features = _norm(graph, model.decoder_norm, x)
+    add_head(graph, features, table, as_array(model.output.bias), num_candidates, largest, model.copy)
 
 
 def _head_shape(model: Transformer, length: str) -> list[int | str]:

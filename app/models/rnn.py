@@ -7,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from app.models.attention import length_mask
+from app.models.copying import CopyAttention
 from app.models.dropout import Dropout
-from app.models.interface import Seq2Seq, StateSpec
+from app.models.interface import Decoded, Seq2Seq, StateSpec
 
 CELLS: dict[str, tuple[Any, Any]] = {
     "lstm": (nn.LSTM, nn.LSTMCell),
@@ -34,6 +35,7 @@ class RnnConfig(BaseModel):
     bidirectional: bool = True
     attention: Literal["none", "additive", "dot", "general"] = "additive"
     tied_embeddings: bool = True
+    copying: bool = Field(False, description="A copy mechanism: see app/models/copying.py.")
     dropout: float = Field(0.2, ge=0, lt=1)
     max_length: int = Field(512, ge=2, description="Tokens a source or target may have.")
 
@@ -91,6 +93,7 @@ class Rnn(Seq2Seq):
             self.attention = MemoryAttention(config.attention, width)
             self.mix = nn.Linear(2 * width, width)
         self.output = nn.Linear(width, vocabulary_size)
+        self.copy = CopyAttention(width) if config.copying else None
         self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         if config.tied_embeddings:
@@ -108,16 +111,23 @@ class Rnn(Seq2Seq):
         if self.has_attention:
             specs += [StateSpec(name, "memory", (-1, width), 1) for name in ("memory", "keys")]
             specs.append(StateSpec("context", "fixed", (width,)))
-        return specs
+        return specs + self._copy_specs(width)
 
     def encode(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        memory, summary = self._read(source, lengths)
+        return self._first_state(memory, summary, lengths) | self._copy_state(memory, source)
+
+    def _read(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """-> memory [B, S, D], zero in the padding, and the last layer's last states [B, D]."""
         embedded = self.dropout(self.embedding(source))
         packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, last = self.encoder(packed)
         memory, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True, total_length=source.shape[1])
         hidden = last[0] if self.config.cell == "lstm" else last  # [layers * directions, B, D / directions]
         directions = 2 if self.config.bidirectional else 1
-        summary = torch.cat(list(hidden[-directions:]), dim=-1)  # [B, D]: forward and backward of the last layer
+        return memory, torch.cat(list(hidden[-directions:]), dim=-1)  # forward and backward of the last layer
+
+    def _first_state(self, memory: Tensor, summary: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         state = {"memory_lengths": lengths}
         for i, bridge in enumerate(self.bridges):
             state[f"hidden.{i}"] = torch.tanh(bridge(summary))
@@ -157,14 +167,15 @@ class Rnn(Seq2Seq):
             state["context"] = features
         return self.dropout(features), state
 
-    def decode(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
-        state = self.encode(source, lengths)
+    def decode(self, source: Tensor, lengths: Tensor, target: Tensor) -> Decoded:
+        memory, summary = self._read(source, lengths)
+        state = self._first_state(memory, summary, lengths)
         embedded = self.dropout(self.embedding(target))
         features = []
         for position in range(target.shape[1]):
             feature, state = self._advance(embedded[:, position], state)
             features.append(feature)
-        return torch.stack(features, dim=1)
+        return self._decoded(torch.stack(features, dim=1), memory, lengths)
 
     def step(self, ids: Tensor, positions: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         return self._advance(self.dropout(self.embedding(ids)), state)

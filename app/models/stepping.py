@@ -116,7 +116,7 @@ class TorchModel:
                 if slots.shape[spec.length_axis] < needed:
                     tensors[spec.name] = pad_axis(slots, spec.length_axis, 2 * needed)
         features, tensors = self.model.step(torch.from_numpy(ids).to(self.device), state.positions, tensors)
-        log_probs = self.model.output(features).float().log_softmax(-1)  # [R, V]
+        log_probs = self.model.next_logits(features, tensors).float().log_softmax(-1)  # [R, V]
         best = log_probs.topk(num_candidates, dim=-1)
         after = TorchState(tensors, state.positions + 1, state.width, state.length_axes, state.memory_names)
         return Candidates(best.indices.cpu().numpy(), best.values.cpu().numpy()), after

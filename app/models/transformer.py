@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from app.models.attention import CrossAttention, SelfAttention, length_mask
+from app.models.copying import CopyAttention
 from app.models.dropout import Dropout
-from app.models.interface import Seq2Seq, StateSpec
+from app.models.interface import Decoded, Seq2Seq, StateSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -35,6 +36,7 @@ class TransformerConfig(BaseModel):
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     tied_embeddings: bool = True
+    copying: bool = Field(False, description="A copy mechanism: see app/models/copying.py.")
     dropout: float = Field(0.1, ge=0, lt=1)
     max_length: int = Field(512, ge=2, description="Positions that the model has, source or target.")
 
@@ -148,6 +150,7 @@ class Transformer(Seq2Seq):
         self.encoder_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.decoder_norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.output = nn.Linear(config.width, vocabulary_size)
+        self.copy = CopyAttention(config.width) if config.copying else None
         self.dropout = Dropout(config.dropout)
         self._reset_parameters()
         if config.tied_embeddings:
@@ -168,7 +171,7 @@ class Transformer(Seq2Seq):
         for layer in range(self.config.decoder_layers):
             specs += [StateSpec(f"cross_{part}.{layer}", "memory", shape, 2) for part in ("key", "value")]
             specs += [StateSpec(f"self_{part}.{layer}", "growing", shape, 2) for part in ("key", "value")]
-        return specs
+        return specs + self._copy_specs(self.config.width)
 
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
         embedded = self.embedding(ids) * math.sqrt(self.config.width) + self.position_table[positions]
@@ -185,19 +188,18 @@ class Transformer(Seq2Seq):
 
     def encode(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         memory, _ = self._read(source, lengths)
-        state = {"memory_lengths": lengths}
+        state = {"memory_lengths": lengths} | self._copy_state(memory, source)
         for index, layer in enumerate(self.decoder_layers):
             assert isinstance(layer, DecoderLayer)
             state[f"cross_key.{index}"], state[f"cross_value.{index}"] = layer.cross_attention.project_memory(memory)
         return state
 
-    def decode(self, source: Tensor, lengths: Tensor, target: Tensor) -> Tensor:
+    def decode(self, source: Tensor, lengths: Tensor, target: Tensor) -> Decoded:
         memory, mask = self._read(source, lengths)
         x = self._embed(target, torch.arange(target.shape[1], device=target.device))
         for layer in self.decoder_layers:
             x = layer(x, memory, mask)
-        features: Tensor = self.decoder_norm(x)
-        return features
+        return self._decoded(self.decoder_norm(x), memory, lengths)
 
     def step(self, ids: Tensor, positions: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         lengths, size = state["memory_lengths"], state["cross_key.0"].shape[2]

@@ -28,7 +28,7 @@ class StateTensor(_Record):
 
     name: str
     kind: Literal["memory", "fixed", "growing"]
-    dtype: Literal["float32", "float16"]
+    dtype: Literal["float32", "float16", "int64"]
     shape: list[int]
     length_axis: int | None = None
 

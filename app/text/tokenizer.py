@@ -76,8 +76,15 @@ class SentencePieceTokenizer:
         return str(self._processor.decode([int(i) for i in ids]))
 
 
-def learn_tokenizer(sentences: Iterable[str], options: TokenizerOptions, languages: Sequence[str], path: Path) -> None:
-    """Learn pieces from `sentences` and write the model to `path`; one control piece for every target language.
+def learn_tokenizer(
+    sentences: Iterable[str],
+    options: TokenizerOptions,
+    languages: Sequence[str],
+    path: Path,
+    symbols: Sequence[str] = (),
+) -> None:
+    """Learn pieces from `sentences` and write the model to `path`; one control piece for every target language, and
+    one piece for each of `symbols`, which text may hold.
 
     Raises: CorpusError if the sentences can not fill the vocabulary.
     """
@@ -94,9 +101,11 @@ def learn_tokenizer(sentences: Iterable[str], options: TokenizerOptions, languag
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             control_symbols=[language_token(language) for language in languages],
+            user_defined_symbols=list(symbols),
             # A recipe may ask for more pieces than a small corpus has.
             hard_vocab_limit=False,
             normalization_rule_name="nmt_nfkc",
+            max_sentence_length=100_000,
             minloglevel=2,
         )
     except RuntimeError as error:

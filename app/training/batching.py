@@ -65,6 +65,7 @@ class Batches:
         max_length: int,
         seed: int,
         sampling_alpha: float = 0.0,
+        truncate_sources: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
@@ -73,6 +74,8 @@ class Batches:
         self.sampling_alpha = sampling_alpha
         self.language_ids = language_ids(tokenizer, languages)
         sources = tokenizer.encode_batch([example.source for example in examples])
+        if truncate_sources:
+            sources = [ids[: max_length - 2] for ids in sources]
         targets = tokenizer.encode_batch([example.target for example in examples])
         fits = [
             i

@@ -1,6 +1,7 @@
 """From data files to examples: read, clean, count, tokenize."""
 
 import gzip
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from app.errors import CorpusError
 from app.text.cleaning import CleaningReport, clean_pairs, normalize
 from app.text.tokenizer import EOS_ID, SentencePieceTokenizer, language_token, learn_tokenizer
+from app.training.denoising import MASK, denoising_pairs
 from app.training.recipe import ParallelText, Recipe
 
 logger = logging.getLogger(__name__)
@@ -44,10 +46,32 @@ def read_lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
+def is_json_lines(path: Path) -> bool:
+    return path.name.removesuffix(".gz").endswith(".jsonl")
+
+
+def read_documents(path: Path) -> list[tuple[str, list[str]]]:
+    """Documents with their reference summaries, of JSON lines {"document", "summary", "references" where there are
+    several}. Raises: CorpusError naming file and line."""
+    documents = []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            record = json.loads(line)
+            references = record.get("references") or [record["summary"]]
+            documents.append((str(record["document"]), [str(reference) for reference in references]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorpusError(
+                f'{path}:{number}: expected JSON with "document" and "summary" ({type(error).__name__}: {error})'
+            ) from error
+    return documents
+
+
 def read_pairs(text: ParallelText, root: Path) -> list[Pair]:
     """All pairs of a parallel text, in the order of its `languages`. Raises: CorpusError naming file and line."""
     paths = [root / file for file in text.files]
-    if len(paths) == 2:
+    if is_json_lines(paths[0]):
+        pairs = [(document, references[0]) for path in paths for document, references in read_documents(path)]
+    elif len(paths) == 2:
         first, second = (read_lines(path) for path in paths)
         if len(first) != len(second):
             raise CorpusError(
@@ -90,7 +114,9 @@ class Corpus:
         self.dev = self._examples(recipe.data.dev, self._normalize)
 
     def _clean(self, text: ParallelText) -> list[Pair]:
-        pairs, self.reports[", ".join(text.files)] = clean_pairs(read_pairs(text, self.root), self.recipe.cleaning)
+        pairs = denoising_pairs(read_pairs(text, self.root), text.objective, self.recipe.seed)
+        name = ", ".join(text.files) + ("" if text.objective == "pairs" else f" ({text.objective})")
+        pairs, self.reports[name] = clean_pairs(pairs, self.recipe.cleaning)
         return pairs
 
     def _normalize(self, text: ParallelText) -> list[Pair]:
@@ -131,7 +157,8 @@ class Corpus:
 def prepare_tokenizer(recipe: Recipe, corpus: Corpus, path: Path) -> SentencePieceTokenizer:
     """The run's tokenizer: learned from the corpus at first, loaded from `path` after that."""
     if not path.exists():
-        learn_tokenizer(corpus.sentences(), recipe.tokenizer, recipe.languages, path)
+        symbols = [MASK] if recipe.task == "summarize" else []
+        learn_tokenizer(corpus.sentences(), recipe.tokenizer, recipe.languages, path, symbols)
         logger.info("learned tokenizer", extra={"pieces": SentencePieceTokenizer(path).vocabulary_size})
     return SentencePieceTokenizer(path)
 

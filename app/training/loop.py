@@ -197,7 +197,7 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         precision = self.recipe.training.precision
-        if precision == "fp32" or self.place.device.type == "cpu":
+        if precision == "fp32":
             return nullcontext()
         return torch.autocast(self.place.device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 

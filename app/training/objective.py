@@ -8,10 +8,13 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
 from app.errors import CorpusError
-from app.models.interface import Seq2Seq
+from app.models.copying import Copies
+from app.models.interface import Decoded, Seq2Seq
 
 # Rows of logits alive at once: small enough to stay in the processor's cache.
 CHUNK = 512
+# A gold token below this probability gives no gradient.
+_SMALLEST = 1e-20
 
 
 class _FusedCrossEntropy(Function):
@@ -64,6 +67,29 @@ def smoothed_cross_entropy(features: Tensor, output: nn.Linear, gold: Tensor, pa
     return loss
 
 
+def _pointer_cross_entropy(
+    features: Tensor, copies: Copies, output: nn.Linear, source: Tensor, gold: Tensor, pad_id: int, epsilon: float
+) -> Tensor:
+    """The same for a model that may copy. The smoothing is of the generated distribution alone: what the source does
+    not hold can not be copied."""
+    real = gold != pad_id
+    generated = output(features[real]).float().log_softmax(-1)  # [N, V]
+    is_there = source[:, None, :] == gold[:, :, None]  # [B, T, S]
+    copied, gate = (copies.weights * is_there).sum(-1)[real], copies.gate.squeeze(-1)[real]
+    probs = gate * generated.gather(1, gold[real][:, None]).squeeze(1).exp() + (1 - gate) * copied
+    loss: Tensor = -(1 - epsilon) * probs.clamp_min(_SMALLEST).log().sum() - epsilon * generated.mean(-1).sum()
+    return loss
+
+
+def decoded_cross_entropy(
+    decoded: Decoded, output: nn.Linear, source: Tensor, gold: Tensor, pad_id: int, epsilon: float
+) -> Tensor:
+    """The loss of what a model's `decode` gave: sum over target tokens in nats. Shapes: source [B, S], gold [B, T]."""
+    if decoded.copies is None:
+        return smoothed_cross_entropy(decoded.features, output, gold, pad_id, epsilon)
+    return _pointer_cross_entropy(decoded.features, decoded.copies, output, source, gold, pad_id, epsilon)
+
+
 class Objective(nn.Module):
     """A model with its loss, so that one forward pass gives what is to be minimized (and DDP has one to wrap)."""
 
@@ -75,5 +101,5 @@ class Objective(nn.Module):
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor, gold: Tensor) -> Tensor:
         """source [B, S], lengths [B], target [B, T] from the begin of sentence, gold [B, T] -> summed loss in nats."""
-        features = self.model.decode(source, lengths, target)
-        return smoothed_cross_entropy(features, self.model.output, gold, self.pad_id, self.epsilon)
+        decoded = self.model.decode(source, lengths, target)
+        return decoded_cross_entropy(decoded, self.model.output, source, gold, self.pad_id, self.epsilon)

@@ -19,10 +19,15 @@ class Section(BaseModel):
 
 
 class ParallelText(Section):
-    """Sentence pairs: one TSV file with a column a language, or one file a language, plain or gzip."""
+    """Pairs of texts, plain or gzip: one TSV file with a column a language, one file a language, or one file of JSON
+    lines with `document` and `summary`, whose second "language" is the kind of summary (as title, tldr)."""
 
     files: list[str] = Field(min_length=1, description="Relative to the data folder.")
     languages: tuple[str, str]
+    objective: Literal["pairs", "gap-sentences", "infilling"] = Field(
+        "pairs",
+        description="What is learned: the pairs, or to restore their first texts: see app/training/denoising.py.",
+    )
     weight: float = Field(
         1.0, gt=0, le=100, description="How often an epoch sees each pair; 0.5: a random half of them."
     )
@@ -62,21 +67,27 @@ class Schedule(Section):
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(50, ge=1)
     patience: int = Field(0, ge=0, description="Stop after so many evaluations without a better metric; 0: never.")
-    metric: Literal["loss", "bleu", "chrf"] = "loss"
+    metric: Literal["loss", "bleu", "chrf", "rouge"] = "loss"
     dev_sentences: int = Field(500, ge=1, description="Dev pairs a direction that are decoded at an evaluation.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="bf16 and fp16 on CUDA only.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="fp16 on CUDA only.")
+    truncate_sources: bool = Field(
+        False, description="Cut sources that are longer than max_length instead of leaving them out."
+    )
 
 
 class Search(Section):
     beam_size: int = Field(4, ge=1, le=64)
     length_penalty: float = Field(1.0, ge=0, le=10)
+    max_length: int = Field(0, ge=0, description="Target tokens; 0: as the source's length allows.")
+    min_length: int = Field(0, ge=0, description="Target tokens.")
+    no_repeat_ngram: int = Field(0, ge=0, description="No n-gram of this size occurs twice; 0: any may.")
 
 
 class Recipe(Section):
     """`recipes/NAME.toml`."""
 
     name: Name
-    task: Literal["translate"] = "translate"
+    task: Literal["translate", "summarize"] = "translate"
     description: str = ""
     licence: str = Field("", description="Of the weights, as the data allows.")
     limits: str = Field("", description="For the model card: what the model is not good for.")

@@ -130,6 +130,7 @@ def _batches(recipe: Recipe, corpus: Corpus, tokenizer: SentencePieceTokenizer) 
         max_length=recipe.training.max_length,
         seed=recipe.seed,
         sampling_alpha=recipe.tokenizer.sampling_alpha,
+        truncate_sources=recipe.training.truncate_sources,
     )
 
 
@@ -139,10 +140,11 @@ def _validation(recipe: Recipe, corpus: Corpus, tokenizer: SentencePieceTokenize
         tokenizer,
         recipe.languages,
         batch_tokens=recipe.training.batch_tokens,
-        max_length=recipe.model.max_length,
+        max_length=recipe.training.max_length if recipe.training.truncate_sources else recipe.model.max_length,
         seed=0,
+        truncate_sources=recipe.training.truncate_sources,
     )
-    return Validation(held_out, recipe.training.dev_sentences, recipe.model.max_length)
+    return Validation(held_out, recipe)
 
 
 def _summary(recipe: Recipe, model: Seq2Seq, trainer: Trainer) -> str:

@@ -5,23 +5,26 @@ from collections import defaultdict
 import torch
 
 from app.evaluation.evaluate import search_sources
-from app.evaluation.scores import translation_scores
+from app.evaluation.scores import summary_scores, translation_scores
 from app.models.interface import Seq2Seq
 from app.models.stepping import TorchModel
 from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from app.training.batching import Batches
-from app.training.objective import smoothed_cross_entropy
+from app.training.objective import decoded_cross_entropy
+from app.training.recipe import Recipe
 
 # Evaluation during training is greedy: the curve matters, and a beam costs several times as much.
 BEAM_SIZE = 1
 
 
 class Validation:
-    """Scores a model on the held-out batches; `num_sentences` a direction are decoded."""
+    """Scores a model on the held-out batches; `dev_sentences` of the recipe a direction are decoded."""
 
-    def __init__(self, batches: Batches, num_sentences: int, max_target_length: int) -> None:
+    def __init__(self, batches: Batches, recipe: Recipe) -> None:
         self.batches = batches
-        self.max_target_length = max_target_length
+        self.recipe = recipe
+        self.max_target_length = recipe.model.max_length
+        num_sentences = recipe.training.dev_sentences
         self.by_direction: dict[tuple[str, str], list[int]] = defaultdict(list)
         for number, example in enumerate(batches.examples):
             self.by_direction[example.direction].append(number)
@@ -31,21 +34,32 @@ class Validation:
             self.by_direction[direction] = numbers[::every][:num_sentences]
 
     def run(self, model: Seq2Seq) -> dict[str, float]:
-        """dev/loss in nats a token (not smoothed), and dev/bleu and dev/chrf, the mean over directions."""
+        """dev/loss in nats a token (not smoothed), and the mean over directions of dev/bleu and dev/chrf, or for
+        summaries of dev/rouge1, dev/rouge2, dev/rougeL and their mean dev/rouge."""
         metrics = {"dev/loss": self._loss(model)}
-        bleus, chrfs = [], []
+        found: defaultdict[str, list[float]] = defaultdict(list)
         step_model = TorchModel(
             model, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, max_target_length=self.max_target_length
         )
         for (source, target), numbers in self.by_direction.items():
-            best = search_sources(step_model, [self.batches.sources[i] for i in numbers], BEAM_SIZE, 1.0)
+            search = self.recipe.search.model_copy(update={"beam_size": BEAM_SIZE, "length_penalty": 1.0})
+            best = search_sources(step_model, [self.batches.sources[i] for i in numbers], search.model_dump())
             texts = [self.batches.tokenizer.decode(hypothesis.ids) for hypothesis in best]
             references = [self.batches.examples[i].target for i in numbers]
+            for name, value in self._scores(texts, references).items():
+                found[name].append(value)
+                metrics[f"dev/{name}/{source}-{target}"] = value
+        return metrics | {f"dev/{name}": sum(values) / len(values) for name, values in found.items()}
+
+    def _scores(self, texts: list[str], references: list[str]) -> dict[str, float]:
+        if self.recipe.task == "translate":
             bleu, chrf = translation_scores(texts, references, with_intervals=False)
-            bleus.append(bleu.value)
-            chrfs.append(chrf.value)
-            metrics[f"dev/bleu/{source}-{target}"] = bleus[-1]
-        return metrics | {"dev/bleu": sum(bleus) / len(bleus), "dev/chrf": sum(chrfs) / len(chrfs)}
+            return {"bleu": bleu.value, "chrf": chrf.value}
+        rouge = {
+            score.name.lower().replace("-", ""): score.value
+            for score in summary_scores(texts, [[reference] for reference in references], with_intervals=False)
+        }
+        return rouge | {"rouge": sum(rouge.values()) / len(rouge)}
 
     @torch.no_grad()
     def _loss(self, model: Seq2Seq) -> float:
@@ -54,7 +68,7 @@ class Validation:
         total, num_tokens = 0.0, 0
         for _, batch in self.batches.epoch(0):
             batch = batch.to(device)
-            features = model.decode(batch.source, batch.lengths, batch.target)
-            total += float(smoothed_cross_entropy(features, model.output, batch.gold, PAD_ID, 0.0))
+            decoded = model.decode(batch.source, batch.lengths, batch.target)
+            total += float(decoded_cross_entropy(decoded, model.output, batch.source, batch.gold, PAD_ID, 0.0))
             num_tokens += batch.num_target_tokens
         return total / num_tokens

@@ -88,5 +88,5 @@ class TorchDecoder:
         """Logits [R, V]."""
         with torch.inference_mode():
             features, self.state = self.model.step(torch.from_numpy(ids), torch.from_numpy(positions), self.state)
-            logits: Array = self.model.output(features).numpy()
+            logits: Array = self.model.next_logits(features, self.state).numpy()
         return logits

@@ -46,6 +46,14 @@ def rnn(**options: object) -> Seq2Seq:
     return model
 
 
+def copying_transformer() -> Seq2Seq:
+    return transformer(copying=True)
+
+
+def copying_rnn() -> Seq2Seq:
+    return rnn(copying=True)
+
+
 def random_sources(seed: int = 0) -> Array:
     """[B, S]; the padding holds ids too, which must not matter."""
     return np.random.default_rng(seed).integers(4, VOCABULARY, (len(LENGTHS), int(LENGTHS.max())))
@@ -100,7 +108,15 @@ def test_recurrent_graphs_equal_pytorch(cell: str, attention: str, bidirectional
     assert largest_difference(model, graphs, width=3) < TOLERANCE
 
 
-@pytest.mark.parametrize("make", [transformer, rnn])
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("make", [copying_transformer, copying_rnn])
+def test_graphs_of_models_that_copy_equal_pytorch(make: type, width: int) -> None:
+    model: Seq2Seq = make()
+    graphs = GraphDecoder.open(build_graphs(model, "fp32"))
+    assert largest_difference(model, graphs, width) < TOLERANCE
+
+
+@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
 def test_encode_equals_pytorch_at_every_real_position(make: type) -> None:
     model: Seq2Seq = make()
     source = random_sources()
@@ -116,7 +132,7 @@ def test_encode_equals_pytorch_at_every_real_position(make: type) -> None:
 
 
 @pytest.mark.parametrize("variant", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("make", [transformer, rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
 def test_ids_in_the_padding_change_nothing(make: type, variant: str) -> None:
     graphs = build_graphs(make(), variant)  # type: ignore[arg-type]
     first, second = random_sources(1), random_sources(2)
@@ -130,7 +146,7 @@ def test_ids_in_the_padding_change_nothing(make: type, variant: str) -> None:
     np.testing.assert_array_equal(*logits)
 
 
-@pytest.mark.parametrize("make", [transformer, rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
 def test_what_stands_behind_the_memory_changes_nothing(make: type) -> None:
     # Where a long source left and a short one took its place, the engine leaves the end of the long one behind it.
     graphs = build_graphs(make(), "fp32")
@@ -147,7 +163,8 @@ def test_what_stands_behind_the_memory_changes_nothing(make: type) -> None:
         memory = decoder.state[spec.name]
         shape = list(memory.shape)
         shape[axis] = 6
-        longer = np.concatenate([memory, random.normal(0, 30, shape).astype(np.float32)], axis)
+        junk = random.integers(4, VOCABULARY, shape) if spec.dtype == "int64" else random.normal(0, 30, shape)
+        longer = np.concatenate([memory, junk.astype(memory.dtype)], axis)
         for row in range(rows):
             window = (row, *(slice(None),) * (axis - 1), slice(LENGTHS[row], None))
             longer[window] = random.normal(0, 30, longer[window].shape)
@@ -155,7 +172,7 @@ def test_what_stands_behind_the_memory_changes_nothing(make: type) -> None:
     np.testing.assert_allclose(decoder.advance(ids, positions, 1)["logits"], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [transformer, rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
 @pytest.mark.parametrize(("variant", "tolerance"), [("fp16", 0.03), ("int8", 0.15)])
 def test_small_variants_stay_near_pytorch(make: type, variant: str, tolerance: float) -> None:
     # Random weights spread the rounding more than trained ones do; logits are up to 6.
@@ -164,7 +181,7 @@ def test_small_variants_stay_near_pytorch(make: type, variant: str, tolerance: f
     assert largest_difference(model, graphs, width=2) < tolerance
 
 
-@pytest.mark.parametrize("make", [transformer, rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
 def test_an_int8_row_is_the_same_to_the_bit_whoever_stands_beside_it(make: type) -> None:
     graphs = build_graphs(make(), "int8")
     source, random = random_sources(), np.random.default_rng(7)

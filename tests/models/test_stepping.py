@@ -29,10 +29,18 @@ RNNS = [
 ]
 
 
+COPYING: list[TransformerConfig | RnnConfig] = [
+    TransformerConfig(width=32, num_heads=4, feed_forward_width=48, encoder_layers=1, decoder_layers=2, copying=True),
+    RnnConfig(width=24, attention="general", copying=True),
+]
+
+
 def name(config: TransformerConfig | RnnConfig) -> str:
     if isinstance(config, TransformerConfig):
-        return f"transformer-{config.norm}-{config.positions}"
-    return f"{config.cell}-{config.attention}-{'both' if config.bidirectional else 'forward'}"
+        return f"transformer-{config.norm}-{config.positions}{'-copying' * config.copying}"
+    return (
+        f"{config.cell}-{config.attention}-{'both' if config.bidirectional else 'forward'}{'-copying' * config.copying}"
+    )
 
 
 def log_probs(model: Seq2Seq, row: int) -> torch.Tensor:
@@ -49,7 +57,7 @@ def in_vocabulary_order(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
     return ordered
 
 
-@pytest.mark.parametrize("config", TRANSFORMERS + RNNS, ids=name)
+@pytest.mark.parametrize("config", TRANSFORMERS + RNNS + COPYING, ids=name)
 def test_step_equals_forward(config: TransformerConfig | RnnConfig) -> None:
     torch.manual_seed(1)
     model = build_model(config, VOCABULARY).eval()
