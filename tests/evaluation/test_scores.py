@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import CorpusError
-from app.evaluation.scores import translation_scores
+from app.evaluation.scores import summary_scores, summary_shape, translation_scores
 
 REFERENCES = [
     "The dog bit the man.",
@@ -68,3 +68,23 @@ def test_any_text_gets_a_score_between_0_and_100(pairs: list[tuple[str, str]]) -
 def test_empty_or_unequal_sides_are_refused_with_their_counts(hypotheses: list[str], references: list[str]) -> None:
     with pytest.raises(CorpusError, match="no hypotheses|against"):
         translation_scores(hypotheses, references)
+
+
+def test_rouge_takes_the_best_reference_and_has_intervals() -> None:
+    summaries = ["the cat sat on the mat", "dogs run"]
+    references = [["a dog", "the cat sat on a mat"], ["dogs are running"]]
+    first, second, longest = summary_scores(summaries, references)
+    # By hand: 5 of 6 and 6 unigrams; "run" and "running" have one stem, 2 of 2 and 3.
+    assert first.value == pytest.approx(100 * (5 / 6 + 0.8) / 2)
+    assert second.value == pytest.approx(100 * (3 / 5 + 0.0) / 2)
+    assert longest.value == pytest.approx(first.value)
+    assert first.low is not None and first.high is not None and first.low <= first.value <= first.high
+
+
+def test_shape_of_summaries() -> None:
+    shape = summary_shape(["a b c d", "x y x y x"], ["a b c e", "x y"], [["a b"], ["x"]])
+    assert shape["words"] == 4.5
+    assert shape["words of the reference"] == 1.5
+    assert shape["copied"] == pytest.approx((3 / 4 + 1) / 2)
+    assert shape["copied trigrams"] == pytest.approx((1 / 2 + 0) / 2)
+    assert shape["repeated"] == pytest.approx((0 + 1 / 3) / 2)

@@ -67,7 +67,7 @@ def test_scores_of_all_variants_are_recorded(
 ) -> None:
     scores: dict[VariantName, float] = {"fp32": 30.0, "fp16": 30.1, "int8": 29.5}
     folder = export_scored(tmp_path, tiny_transformer, tiny_sources, describe("scored"), scores)
-    assert json.loads((folder / "evaluation.json").read_text())["export"]["dev_bleu"] == scores
+    assert json.loads((folder / "evaluation.json").read_text())["export"]["dev_score"] == scores
 
 
 @pytest.mark.parametrize("variant", ["int8", "fp16"])
@@ -81,7 +81,7 @@ def test_a_variant_that_loses_more_than_half_a_point_is_refused_and_leaves_nothi
     describe: Callable[..., Description],
 ) -> None:
     scores: dict[VariantName, float] = {"fp32": 30.0, "fp16": 30.0, "int8": 30.0} | {variant: score}
-    with pytest.raises(ExportError, match=rf"{variant}: dev BLEU .*fp32 has 30.00; it may lose at most 0.5"):
+    with pytest.raises(ExportError, match=rf"{variant}: dev score .*fp32 has 30.00; it may lose at most 0.5"):
         export_scored(tmp_path, tiny_transformer, tiny_sources, describe("scored"), scores)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

@@ -36,11 +36,10 @@ COPYING: list[TransformerConfig | RnnConfig] = [
 
 
 def name(config: TransformerConfig | RnnConfig) -> str:
+    copying = "-copying" if config.copying else ""
     if isinstance(config, TransformerConfig):
-        return f"transformer-{config.norm}-{config.positions}{'-copying' * config.copying}"
-    return (
-        f"{config.cell}-{config.attention}-{'both' if config.bidirectional else 'forward'}{'-copying' * config.copying}"
-    )
+        return f"transformer-{config.norm}-{config.positions}{copying}"
+    return f"{config.cell}-{config.attention}-{'both' if config.bidirectional else 'forward'}{copying}"
 
 
 def log_probs(model: Seq2Seq, row: int) -> torch.Tensor:

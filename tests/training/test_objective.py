@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 from app.errors import CorpusError
+from app.models import TransformerConfig, build_model
 from app.training import objective
-from app.training.objective import smoothed_cross_entropy
+from app.training.objective import Objective, smoothed_cross_entropy
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
