@@ -24,7 +24,7 @@ HEAVY = {
     "uvicorn",
     "numpy",
     "sentencepiece",
-    "sacrebleu",
+    "rouge_score", "sacrebleu",
     "matplotlib",
 }
 
