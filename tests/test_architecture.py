@@ -24,7 +24,8 @@ HEAVY = {
     "uvicorn",
     "numpy",
     "sentencepiece",
-    "rouge_score", "sacrebleu",
+    "rouge_score",
+    "sacrebleu",
     "matplotlib",
 }
 
