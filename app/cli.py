@@ -169,6 +169,34 @@ def translate(
     translate_lines(text, file, (source, target), model, beam_size, store, device, variant, threads)
 
 
+@app.command(epilog="Example: seq2serve summarize report.txt notes/ --kind title --output summaries")
+def summarize(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(exists=True, help="Text files, or folders of them; standard input where none is given."),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="A document as a string, instead of files.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Kind of summary, as tldr or title; the model's first.")] = None,
+    min_length: Annotated[int | None, typer.Option(min=1, help="Words, at least; best effort.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Words, at the most.")] = None,
+    beam_size: Annotated[int | None, typer.Option(min=1, max=64)] = None,
+    num_summaries: Annotated[int, typer.Option(min=1, max=32, help="How many, best first.")] = 1,
+    output: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write NAME.summary.txt to.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known of a summary, as JSON.")] = False,
+    model: Annotated[str | None, typer.Option(help="NAME in the store; the first that summarizes by default.")] = None,
+    device: Device = "auto",
+    variant: Variant = None,
+    threads: Threads = 0,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Summarize a string, files, folders or standard input; long documents are read in parts, never cut."""
+    from app.commands.summarize import read_inputs, summarize_inputs
+    from app.tasks.summarize import SummarizeOptions
+
+    options = SummarizeOptions(kind, beam_size, None, num_summaries, min_length, max_length)
+    summarize_inputs(read_inputs(text, paths or []), options, model, store, device, variant, threads, output, as_json)
+
+
 @app.command()
 def doctor(store: Store = DEFAULT_STORE) -> None:
     """Say what this machine and installation can do: versions, providers, devices, models."""

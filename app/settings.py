@@ -39,6 +39,9 @@ class ServiceSettings(BaseSettings):
     max_body_bytes: int = Field(2_000_000, ge=1024, le=1 << 30, description="Request body, before any parsing.")
     max_items: int = Field(256, ge=1, le=100_000, description="Texts in one request's list.")
     max_characters: int = Field(100_000, ge=1, le=100_000_000, description="Characters of all texts of a request.")
+    max_document_characters: int = Field(
+        200_000, ge=1, le=100_000_000, description="Characters of all documents of a request to /summarize."
+    )
     max_alternatives: int = Field(7, ge=0, le=31, description="Other translations that a request may ask for.")
     max_beam_size: int = Field(8, ge=1, le=32, description="Widest beam that a request may ask for.")
     default_beam_size: int | None = Field(

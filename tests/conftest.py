@@ -144,6 +144,56 @@ def tiny_rnn(tiny_tokenizer: SentencePieceTokenizer) -> Seq2Seq:
 
 
 @pytest.fixture(scope="session")
+def tiny_summarizer_store(tmp_path_factory: pytest.TempPathFactory, sentence_pairs: list[tuple[str, str]]) -> Path:
+    """A model store with `tiny-summary`, version 1, current: English to a tldr or a title, with a copy mechanism."""
+    folder = tmp_path_factory.mktemp("summarizer")
+    kinds = ["tldr", "title"]
+    english = [source for source, _ in sentence_pairs]
+    learn_tokenizer(english, TokenizerOptions(vocabulary_size=220), kinds, folder / "tokenizer.model")
+    tokenizer = SentencePieceTokenizer(folder / "tokenizer.model")
+    tokens = language_ids(tokenizer, kinds)
+    config = TransformerConfig(
+        width=48,
+        num_heads=3,
+        feed_forward_width=80,
+        encoder_layers=2,
+        decoder_layers=2,
+        positions="learned",
+        tied_embeddings=False,
+        copying=True,
+        max_length=MAX_LENGTH,
+    )
+    torch.manual_seed(0)
+    model = sharpen(build_model(config, tokenizer.vocabulary_size), gain=1.2, embedding_gain=1.0, eos_bias=8.0)
+    description = Description(
+        name="tiny-summary",
+        version="1",
+        task="summarize",
+        architecture="transformer",
+        directions=[("en", kind) for kind in kinds],
+        tokenizer_file=tokenizer.path,
+        language_ids=tokens,
+        lower_case=False,
+        pad_id=PAD_ID,
+        unk_id=UNK_ID,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        max_source_length=MAX_LENGTH,
+        max_target_length=MAX_LENGTH,
+        recipe_text=RECIPE,
+        card=lambda evaluation: f"# tiny-summary\n\nRandom weights, for tests. Measured: {sorted(evaluation)}\n",
+        default_search={"beam_size": 2, "length_penalty": 1.0, "max_length": 24, "no_repeat_ngram": 3},
+    )
+    sources = [source_ids(ids, tokens[kinds[i % 2]]) for i, ids in enumerate(tokenizer.encode_batch(english))]
+    registry = Registry(folder / "store")
+    export_artifact(
+        model, description, Gates(sources[::6], max_length=24), registry, keep=("int8", "fp32"), num_threads=1
+    )
+    registry.promote("tiny-summary", "1")
+    return folder / "store"
+
+
+@pytest.fixture(scope="session")
 def torch_step_model() -> Callable[[Seq2Seq], TorchModel]:
     """Makes a `StepModel` of a PyTorch model."""
 

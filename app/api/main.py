@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.api import docs, health, languages, models, translate
+from app.api import docs, health, languages, models, summarize, translate
 from app.api.access import read_keys
 from app.api.middleware import BodyLimit, RequestContext
 from app.api.problems import add_problem_handlers
@@ -52,7 +52,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(
         title="seq2serve",
         version=__version__,
-        description="Translation by sequence-to-sequence models; speaks LibreTranslate's protocol.",
+        description="Translation and summaries by sequence-to-sequence models; speaks LibreTranslate's protocol.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -70,7 +70,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.service = service
     add_problem_handlers(app)
-    for route in (translate, languages, models, health, docs):
+    for route in (translate, summarize, languages, models, health, docs):
         app.include_router(route.router)
     return app
 

@@ -61,6 +61,52 @@ class DetectRequest(BaseModel):
     api_key: str | None = None
 
 
+class SummarizeRequest(BaseModel):
+    """`POST /summarize`, as JSON, as a form or in the query string. A list goes through JSON only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str | None = Field(default=None, description="A document; a long one is read in parts, never cut.")
+    texts: list[str] | None = Field(default=None, description="Documents, as one batch; instead of `text`.")
+    kind: str | None = Field(
+        default=None, description="Kind of summary, as tldr or title; the model's first where not given."
+    )
+    min_length: int | None = Field(default=None, ge=1, description="Words of the summary, at least; best effort.")
+    max_length: int | None = Field(default=None, ge=1, description="Words of the summary, at the most.")
+    min_tokens: int | None = Field(default=None, ge=1, description="Tokens of the summary, at least.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Tokens of the summary, at the most.")
+    beam_size: int | None = Field(default=None, ge=1, description="Hypotheses that the search keeps.")
+    num_summaries: int = Field(default=1, ge=1, description="How many summaries to give; the best is `summary`.")
+    length_penalty: float | None = Field(
+        default=None, ge=0, le=10, allow_inf_nan=False, description="Above 1 favours longer summaries."
+    )
+    model: str | None = Field(default=None, description="Name of a model; else the first that summarizes.")
+    api_key: str | None = Field(default=None, description="Also taken from `Authorization: Bearer`.")
+
+
+class SummarizeResponse(BaseModel):
+    """One document's summary."""
+
+    summary: str
+    alternatives: list[str] | None = Field(default=None, description="Only if several were asked for, best first.")
+    model: str = Field(description="Name and version of the model.")
+    kind: str
+    parts: int = Field(description="In how many parts the document was read.")
+    truncated: bool = Field(description="Whether the summary met its limit, so its end is missing.")
+    finish_reason: Literal["stop", "length"]
+    warnings: list[str] = Field(description="What a guard found, as `code: explanation`.")
+
+
+class SummarizeError(BaseModel):
+    error: str
+
+
+class SummarizeResults(BaseModel):
+    """For a list: a summary or an error for every document, in order."""
+
+    results: list[SummarizeResponse | SummarizeError]
+
+
 class Language(BaseModel):
     code: str
     name: str

@@ -15,7 +15,7 @@ from app.serving.loading import Placement
 from app.serving.scheduler import Limits
 from app.settings import ServiceSettings
 from app.store.registry import Registry
-from app.tasks.build import LoadedTranslator, build
+from app.tasks.build import LoadedTask, LoadedTranslator, build
 from app.tasks.detect import Detector
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Service:
         self.settings = settings
         self.keys = keys
         self.detector = Detector()
-        self.catalog: Catalog[LoadedTranslator] = Catalog(
+        self.catalog: Catalog[LoadedTask] = Catalog(
             Registry(settings.model_store),
             functools.partial(build, placement=_placement(settings)),
             settings.default_model,
@@ -85,7 +85,11 @@ class Service:
 
     def directions(self) -> list[tuple[str, str]]:
         """What can be translated now: (source, target) codes, sorted."""
-        return sorted({direction for loaded in self.catalog.ready() for direction in loaded.manifest.directions})
+        return sorted({direction for loaded in self.translators() for direction in loaded.manifest.directions})
+
+    def translators(self) -> list[LoadedTranslator]:
+        """What translates now, by name."""
+        return [loaded for loaded in self.catalog.ready() if isinstance(loaded, LoadedTranslator)]
 
     def source_languages(self) -> list[str]:
         """Codes of the languages that a source may be in, English first, for it is LibreTranslate's default."""

@@ -7,17 +7,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.disconnect import unless_disconnected
+from app.api.events import Tell, stream, wants_events
 from app.api.names import language_name
 from app.api.parameters import read_parameters, require, validate
 from app.api.problems import PROBLEMS, problem_response, public_message
 from app.api.schemas import DetectedLanguage, DetectRequest, TranslateRequest, TranslateResponse
 from app.api.service import Service, service_of
 from app.errors import AppError, InputError, UnknownModelError
-from app.tasks.build import LoadedTranslator
+from app.tasks.build import LoadedTask, LoadedTranslator
 from app.tasks.detect import Detection
 from app.tasks.translate import TranslateItem, TranslateOptions, Translation
 from app.telemetry import REJECTED_TOTAL
@@ -44,8 +45,11 @@ class _Outcome:
 
 
 @router.post("/translate", response_model=TranslateResponse, responses=PROBLEMS, openapi_extra=_body(TranslateRequest))
-async def translate(request: Request, service: Annotated[Service, Depends(service_of)]) -> JSONResponse:
-    """Translate a text, or a list of texts as one batch. LibreTranslate's clients work as they are."""
+async def translate(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+    """Translate a text, or a list of texts as one batch. LibreTranslate's clients work as they are.
+
+    With `Accept: text/event-stream` a single text is answered sentence by sentence.
+    """
     parameters = await read_parameters(request)
     service.check_key(request, parameters.get("api_key"))
     require(parameters, "q", "source", "target")
@@ -53,7 +57,14 @@ async def translate(request: Request, service: Annotated[Service, Depends(servic
     asked = validate(TranslateRequest, {**parameters, "q": ""})
     _check_limits(asked, service)
     service.check_ready()
-    outcomes = await unless_disconnected(request, _translate(service, texts, asked, service.deadline_s(request)))
+    deadline_s = service.deadline_s(request)
+    if wants_events(request) and isinstance(parameters["q"], str):
+
+        async def work(tell: Tell) -> JSONResponse:
+            return _answer(await _translate(service, texts, asked, deadline_s, tell), asked, is_list=False)
+
+        return stream(work)
+    outcomes = await unless_disconnected(request, _translate(service, texts, asked, deadline_s))
     return _answer(outcomes, asked, is_list=not isinstance(parameters["q"], str))
 
 
@@ -100,7 +111,7 @@ def _check_limits(asked: TranslateRequest, service: Service) -> None:
 
 
 async def _translate(
-    service: Service, texts: Sequence[str], asked: TranslateRequest, deadline_s: float
+    service: Service, texts: Sequence[str], asked: TranslateRequest, deadline_s: float, tell: Tell | None = None
 ) -> list[_Outcome]:
     detections: list[Detection | None] = [None] * len(texts)
     if asked.source == "auto":
@@ -114,7 +125,7 @@ async def _translate(
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, item in enumerate(items):
         try:
-            places[_choose(service, asked.model, item).manifest.name].append(place)
+            places[_choose(service, asked.model, item)].append(place)
         except AppError as error:
             results[place] = error
     options = TranslateOptions(
@@ -124,9 +135,11 @@ async def _translate(
         asked.alternatives,
     )
 
-    async def run(loaded: LoadedTranslator, own: list[int]) -> None:
+    async def run(loaded: LoadedTask, own: list[int]) -> None:
         try:
-            found = await loaded.translator.translate([items[place] for place in own], options, deadline_s)
+            if not isinstance(loaded, LoadedTranslator):
+                raise UnknownModelError(f"{loaded.manifest.name} does not translate, it can {loaded.manifest.task}")
+            found = await loaded.translator.translate([items[place] for place in own], options, deadline_s, tell)
         except AppError as error:
             found = [error] * len(own)
         for place, result in zip(own, found, strict=True):
@@ -144,28 +157,32 @@ async def _translate(
     ]
 
 
-def _choose(service: Service, model: str | None, item: TranslateItem) -> LoadedTranslator:
-    """The model that a request names, else one that knows the direction. Raises: InputError that says what there is."""
+def _choose(service: Service, model: str | None, item: TranslateItem) -> str:
+    """The name of the model that a request asks for, else of one that knows the direction.
+
+    Raises: InputError that says what there is.
+    """
     if model is not None:
         name, _, version = model.partition("@")
         loaded = service.catalog.get(name)
         if version not in ("", loaded.manifest.version):
             raise UnknownModelError(f"{name} serves version {loaded.manifest.version}, not {version[:64]!r}")
-        return loaded
+        return name
     directions = service.directions()
     for code in (item.source, item.target):
         if not any(code in direction for direction in directions):
             known = ", ".join(sorted({language for direction in directions for language in direction}))
             raise InputError(f"{code[:16]} is not supported; available: {known}")
     if item.source == item.target:
-        return next(one for one in service.catalog.ready() if any(item.source in d for d in one.manifest.directions))
+        speaking = (one for one in service.translators() if any(item.source in d for d in one.manifest.directions))
+        return next(speaking).manifest.name
     if (item.source, item.target) not in directions:
         available = ", ".join(f"{source}-{target}" for source, target in directions)
         raise InputError(
             f"{_named(item.target)} is not available as a target language from {_named(item.source)}; "
             f"available: {available}"
         )
-    return service.catalog.find("translate", item.source, item.target)
+    return service.catalog.find("translate", item.source, item.target).manifest.name
 
 
 def _named(code: str) -> str:

@@ -19,7 +19,8 @@ from app.engine.session import Device
 from app.errors import AppError, InputError
 from app.store.manifest import Manifest
 from app.store.registry import Registry
-from app.tasks.translate import Decode, TranslateItem, TranslateOptions, Translator
+from app.tasks.decode import Decode
+from app.tasks.translate import TranslateItem, TranslateOptions, Translator
 from app.text.tokenizer import SentencePieceTokenizer
 
 # Lines that are translated together: enough to fill a batch, few enough to see the first ones soon.

@@ -11,6 +11,7 @@ Searching on after W have closed, until that bound is met, takes 1.76 times the 
 """
 
 import heapq
+from collections.abc import Container, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,8 @@ class BeamLane(Lane):
     def __init__(self, model: StepModel, width: int) -> None:
         super().__init__(model, width, [("norm", np.float64), ("worst_kept", np.float64), ("num_closed", np.int64)])
         self._kept: dict[int, list[_Closed]] = {}  # a heap for every slot
+        # The tokens of every row [G, W, L], kept up only while some group may not repeat n-grams.
+        self._rows: Ids | None = None
 
     def _start(self, group: np.void, job: Job) -> None:
         # All rows of a group start alike: only the first may be continued, or a beam would be W times the same.
@@ -65,6 +68,32 @@ class BeamLane(Lane):
         # Of one row's candidates at most W are among the group's W best, and one more may be its end of sentence:
         # the ranking is that of all V candidates.
         return self.width + 1
+
+    def _taken(self) -> Ids:
+        length = int(self._groups["length"].max(initial=0))
+        if self._rows is None:
+            self._rows = np.zeros((len(self), self.width, 0), np.int64)
+        missing = (len(self) - len(self._rows), 0, max(0, length + 1 - self._rows.shape[2]))
+        self._rows = np.pad(self._rows, [(0, size) for size in missing])  # groups join behind
+        return self._rows[:, :, :length].reshape(len(self) * self.width, length)
+
+    def _follow(self, going_on: _Continuations, is_kept: Flags) -> None:
+        """Let every row's tokens be those of the row that it goes on from, and the one it takes."""
+        if self._rows is None:
+            return
+        if not self._groups["no_repeat"][is_kept].any():
+            self._rows = None
+            return
+        groups = np.arange(len(self))
+        self._rows = self._rows[groups[:, None], going_on.rows]
+        self._rows[groups[:, None], np.arange(self.width), self._groups["length"][:, None]] = going_on.ids
+        self._rows = self._rows[is_kept]
+
+    def drop(self, keys: Container[Hashable]) -> None:
+        if self._rows is not None:
+            slots = self._groups["slot"][: len(self._rows)].tolist()
+            self._rows = self._rows[[self._jobs[slot].key not in keys for slot in slots]]
+        super().drop(keys)
 
     def _advance(self, candidates: Candidates) -> list[Finished]:
         groups, length = self._groups, self._groups["length"]
@@ -83,6 +112,7 @@ class BeamLane(Lane):
         is_done = is_full | is_settled | (groups["num_closed"] >= self.width)
         finished = [self._finish(groups[index]) for index in np.flatnonzero(is_done)] if is_done.any() else []
         self._history.append(groups["slot"], length, going_on.ids, going_on.rows)
+        self._follow(going_on, ~is_done)
         groups["last"], groups["log_prob"] = going_on.ids, going_on.log_probs
         groups["length"] += 1
         self._retain(~is_done, going_on.rows)
@@ -96,6 +126,9 @@ class BeamLane(Lane):
         if self._shortest_steps > 0:
             is_short = (groups["length"] < groups["shortest"])[:, None]
             totals[is_short & (ids == self._model.eos_id)] = -np.inf
+        repeats = self._repeats(candidates.ids)
+        if repeats is not None:
+            totals[repeats.reshape(totals.shape)] = -np.inf
         order = np.argsort(-totals, axis=1, kind="stable")[:, : 2 * self.width]
         rows = np.arange(len(groups))[:, None]
         return _Continuations(ids[rows, order], totals[rows, order], order // num_candidates)

@@ -27,13 +27,21 @@ class GreedyLane(Lane):
         best, rows = is_forbidden.argmin(axis=1), np.arange(len(candidates.ids))
         return candidates.ids[rows, best], candidates.log_probs[rows, best].astype(np.float64)
 
+    def _taken(self) -> Ids:
+        slots, length = self._groups["slot"], int(self._groups["length"].max(initial=0))
+        return self._history.tokens[slots, :length].transpose(0, 2, 1).reshape(len(self) * self.width, length)
+
     def _forbidden(self, candidates: Candidates) -> Flags | None:
-        """Ends of sentence of rows below their minimum [R, K], or None where no row is."""
+        """Ends of sentence of rows below their minimum and repeated n-grams [R, K], or None where there are none.
+
+        Where all candidates are forbidden the best is taken: there is no other token in the vocabulary.
+        """
+        repeats = self._repeats(candidates.ids)
         if self._shortest_steps <= 0:
-            return None
+            return repeats
         is_short = np.repeat(self._groups["length"] < self._groups["shortest"], self.width)
         forbidden: Flags = (candidates.ids == self._model.eos_id) & is_short[:, None]
-        return forbidden
+        return forbidden if repeats is None else forbidden | repeats
 
     def _advance(self, candidates: Candidates) -> list[Finished]:
         groups, length = self._groups, self._groups["length"]

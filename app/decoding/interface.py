@@ -94,6 +94,7 @@ class SearchOptions:
     num_hypotheses: int = 1
     length_penalty: float = 1.0
     min_length: int = 0
+    no_repeat_ngram: int = 0
     prefix: tuple[int, ...] = ()
     sampling: Sampling | None = None
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.decoding.interface import Candidates, Hypothesis, Ids, SearchOptions, Source, State, StepModel
+from app.decoding.repetition import is_among, repeating_tokens
 from app.errors import InputError
 
 Flags = npt.NDArray[np.bool_]
@@ -57,6 +58,8 @@ def _faults(options: SearchOptions, model: StepModel) -> Iterator[str]:
         yield f"max_length is {options.max_length}, must be at least 1"
     if not 0 <= options.min_length <= options.max_length:
         yield f"min_length is {options.min_length}, must be between 0 and max_length = {options.max_length}"
+    if options.no_repeat_ngram < 0:
+        yield f"no_repeat_ngram is {options.no_repeat_ngram}, must be 0 (any n-gram may repeat) or more"
     if options.beam_size < 1:
         yield f"beam_size is {options.beam_size}, must be at least 1"
     if options.num_hypotheses < 1:
@@ -154,6 +157,7 @@ class Lane(ABC):
                     ("longest", np.int64),
                     ("shortest", np.int64),
                     ("prefix", np.int64),  # tokens that are forced
+                    ("no_repeat", np.int64),  # n-grams of this size may not occur twice
                     ("last", np.int64, (width,)),  # what the next step is fed
                     ("log_prob", np.float64, (width,)),
                     *fields,
@@ -164,6 +168,7 @@ class Lane(ABC):
         # Steps for which some group may still be inside its prefix, or below its minimum: skips work that is rare.
         self._prefix_steps = 0
         self._shortest_steps = 0
+        self._repeating: Ids | None = None  # [R, M] what no row may take in this step
 
     def __len__(self) -> int:
         """Groups G."""
@@ -182,6 +187,7 @@ class Lane(ABC):
             group["longest"] = longest_target(options, self._model)
             group["shortest"] = options.min_length
             group["prefix"] = len(options.prefix)
+            group["no_repeat"] = options.no_repeat_ngram
             group["last"] = self._model.bos_id
             self._start(group, job)
             self._prefix_steps = max(self._prefix_steps, len(options.prefix))
@@ -193,7 +199,8 @@ class Lane(ABC):
         """One model step for all rows."""
         assert self._state is not None, "a lane without groups was asked to step"
         fed = np.ascontiguousarray(self._groups["last"]).reshape(-1)
-        num_candidates = min(self._num_candidates(), self._model.vocabulary_size)
+        self._repeating = self._find_repeating()
+        num_candidates = min(self._num_candidates() + self._num_spare(), self._model.vocabulary_size)
         candidates, self._state = self._model.step(fed, self._state, num_candidates)
         finished = self._advance(candidates)
         self._prefix_steps -= 1
@@ -204,6 +211,29 @@ class Lane(ABC):
         """Forget the jobs with these keys and free their rows."""
         is_kept = np.array([self._jobs[slot].key not in keys for slot in self._groups["slot"].tolist()], np.bool_)
         self._retain(is_kept)
+
+    @abstractmethod
+    def _taken(self) -> Ids:
+        """The tokens so far [R, L] of every row whose group may not repeat n-grams; anything for the others."""
+
+    def _find_repeating(self) -> Ids | None:
+        groups = self._groups
+        if not groups["no_repeat"].any():
+            return None
+        lengths, sizes = (np.repeat(groups[name], self.width) for name in ("length", "no_repeat"))
+        return repeating_tokens(self._taken(), lengths, sizes)
+
+    def _num_spare(self) -> int:
+        """Candidates more than the search needs, so that enough are left of those that may be taken. In fours: with
+        every other number the model's binding is made again."""
+        return 0 if self._repeating is None else -(-self._repeating.shape[1] // 4) * 4
+
+    def _repeats(self, ids: Ids) -> Flags | None:
+        """Which of the candidates `ids` [R, K] may not be taken; the end of sentence always may. None: all may."""
+        if self._repeating is None or not self._repeating.shape[1]:
+            return None
+        repeats: Flags = is_among(ids, self._repeating) & (ids != self._model.eos_id)
+        return repeats
 
     @abstractmethod
     def _start(self, group: np.void, job: Job) -> None:

@@ -32,13 +32,14 @@ def search_sources(
 ) -> list[Hypothesis]:
     """The best hypothesis of every source, in order. `on_finished` is told how many have just ended.
 
-    `search` holds beam_size, length_penalty, and where they matter max_length (0: by the source's length) and
-    min_length: a recipe's [search].
+    `search` holds beam_size, length_penalty, and where they matter max_length (0: by the source's length), min_length
+    and no_repeat_ngram: a recipe's [search].
     """
     options = [
         SearchOptions(
             max_length=min(int(search.get("max_length", 0)) or max_target_length(len(source)), model.max_target_length),
             min_length=int(search.get("min_length", 0)),
+            no_repeat_ngram=int(search.get("no_repeat_ngram", 0)),
             beam_size=int(search["beam_size"]),
             length_penalty=search["length_penalty"],
         )

@@ -1,31 +1,24 @@
 """Translation: texts to sentences to generations, and back to texts with every gap where it was."""
 
-import asyncio
 import heapq
-import re
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import numpy as np
 
 from app.decoding.interface import FinishReason, Hypothesis, Ids, SearchOptions
 from app.errors import AppError, InputError
 from app.store.manifest import Manifest
-from app.telemetry import STAGE_DURATION_SECONDS
+from app.tasks.decode import Decode
+from app.tasks.stages import apart_if_long, check_unicode, timed
 from app.text.cleaning import CleaningOptions, normalize
 from app.text.segmentation import Part, split_sentences, split_to_fit
 from app.text.tokenizer import SentencePieceTokenizer
 
-Result = TypeVar("Result")
-
-# Above this many characters the text work would be felt by others on the event loop; a thread takes it.
-_MAX_INLINE_CHARACTERS = 4000
+# Sentences that are decoded together, at the most, while each is told as it is done.
+_MAX_TOGETHER = 64
 # Languages that put no space between sentences.
 _UNSPACED = frozenset({"zh", "ja", "th", "lo", "km", "my", "bo"})
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +54,6 @@ class Translation:
         return self.finish_reason == "length"
 
 
-class Decode(Protocol):
-    """Run all sources together; each ends with its hypotheses, best first, or with the error that it met.
-
-    `deadline_s` is a time of `time.monotonic`. If the caller is cancelled, so are its generations.
-    """
-
-    async def __call__(
-        self, sources: Sequence[Ids], options: Sequence[SearchOptions], deadline_s: float
-    ) -> Sequence[list[Hypothesis] | AppError]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """The parts of an item; `sources` has an entry for each part, None where there is nothing to translate."""
@@ -92,20 +74,29 @@ class Translator:
         self._cleaning = CleaningOptions(lower_case=manifest.tokenizer.lower_case)
 
     async def translate(
-        self, items: Sequence[TranslateItem], options: TranslateOptions, deadline_s: float
+        self,
+        items: Sequence[TranslateItem],
+        options: TranslateOptions,
+        deadline_s: float,
+        tell: Callable[[str], None] | None = None,
     ) -> list[Translation | AppError]:
         """A translation or an error for every item, in their order; all sentences run as one batch.
 
-        Text without letters comes back as it is. `deadline_s` is a time of `time.monotonic`.
+        Text without letters comes back as it is. `tell`, for a single item only, is told its translation sentence by
+        sentence as it becomes final; then the sentences run in growing batches.
+        `deadline_s` is a time of `time.monotonic`.
         """
         num_characters = sum(len(item.text) for item in items)
-        with self._timed("tokenize"):
-            plans = await _apart_if_long(num_characters, lambda: [self._plan(item) for item in items])
+        with timed(self.manifest.name, "tokenize"):
+            plans = await apart_if_long(num_characters, lambda: [self._plan(item) for item in items])
         sources = [ids for plan in plans if isinstance(plan, _Plan) for ids in plan.sources if ids is not None]
         searches = [self._search(len(ids), options) for ids in sources]
-        results = await self._decode(sources, searches, deadline_s) if sources else []
-        with self._timed("detokenize"):
-            return await _apart_if_long(num_characters, lambda: self._assemble(plans, results, options))
+        if tell is not None and isinstance(plans[0], _Plan):
+            results = await self._decode_telling(plans[0], sources, searches, deadline_s, tell)
+        else:
+            results = list(await self._decode(sources, searches, deadline_s)) if sources else []
+        with timed(self.manifest.name, "detokenize"):
+            return await apart_if_long(num_characters, lambda: self._assemble(plans, results, options))
 
     def _plan(self, item: TranslateItem) -> _Plan | AppError:
         try:
@@ -121,6 +112,40 @@ class Translator:
         except AppError as error:
             return error
 
+    async def _decode_telling(
+        self,
+        plan: _Plan,
+        sources: Sequence[Ids],
+        searches: Sequence[SearchOptions],
+        deadline_s: float,
+        tell: Callable[[str], None],
+    ) -> list[list[Hypothesis] | AppError]:
+        results: list[list[Hypothesis] | AppError] = []
+        num_told, size = 0, 1
+        while True:
+            for text in self._texts(plan, results)[num_told:]:
+                tell(text)
+                num_told += 1
+            if len(results) == len(sources):
+                return results
+            chunk = slice(len(results), len(results) + size)
+            results += await self._decode(sources[chunk], searches[chunk], deadline_s)
+            size = min(2 * size, _MAX_TOGETHER)
+
+    def _texts(self, plan: _Plan, results: Sequence[list[Hypothesis] | AppError]) -> list[str]:
+        """The translations of the first parts, as far as `results` go or up to the first that failed."""
+        texts: list[str] = []
+        remaining = iter(results)
+        for part, ids in zip(plan.parts, plan.sources, strict=True):
+            if ids is None:
+                texts.append(part.text + part.gap)
+                continue
+            result = next(remaining, None)
+            if result is None or isinstance(result, AppError):
+                break
+            texts.append(self._tokenizer.decode(result[0].ids) + _gap(part, plan.target))
+        return texts
+
     def _check(self, item: TranslateItem) -> None:
         known = sorted({language for direction in self.directions for language in direction})
         for language in (item.source, item.target):
@@ -131,11 +156,7 @@ class Translator:
             raise InputError(
                 f"{item.target} is not available as a target language from {item.source}; available: {available}"
             )
-        if surrogate := _SURROGATE.search(item.text):
-            raise InputError(
-                f"the text holds a lone surrogate, U+{ord(surrogate[0]):04X}, at character {surrogate.start()}; "
-                "send Unicode text"
-            )
+        check_unicode(item.text)
 
     @property
     def _max_source_length(self) -> int:
@@ -200,18 +221,6 @@ class Translator:
                 finish_reason = "length"
         texts = list(dict.fromkeys(_best_joins(choices, num_alternatives + 1)))
         return Translation(texts[0], tuple(texts[1:]), finish_reason)
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start_s = time.perf_counter()
-        yield
-        STAGE_DURATION_SECONDS.labels(self.manifest.name, stage).observe(time.perf_counter() - start_s)
-
-
-async def _apart_if_long(num_characters: int, work: Callable[[], Result]) -> Result:
-    if num_characters <= _MAX_INLINE_CHARACTERS:
-        return work()
-    return await asyncio.to_thread(work)
 
 
 def _gap(part: Part, target: str) -> str:

@@ -19,8 +19,8 @@ def test_what_is_loaded_says_what_it_runs_as(loaded: LoadedTranslator) -> None:
 
 def test_another_task_is_refused(tiny_store: Path, placement: Placement) -> None:
     folder, manifest = Registry(tiny_store).resolve("tiny-en-de")
-    with pytest.raises(ArtifactError, match="task 'summarize' is not served"):
-        build(folder, manifest.model_copy(update={"task": "summarize"}), placement)
+    with pytest.raises(ArtifactError, match="task 'transcribe' is not served"):
+        build(folder, manifest.model_copy(update={"task": "transcribe"}), placement)
 
 
 def test_a_tokenizer_with_more_pieces_than_the_model_is_refused(
