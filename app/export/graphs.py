@@ -7,8 +7,9 @@ import onnx
 from torch import nn
 
 from app.errors import ExportError
-from app.export import rnn, transformer
+from app.export import convolutional, rnn, transformer
 from app.export.builder import GraphBuilder
+from app.models.convolutional import Convolutional
 from app.models.interface import Seq2Seq
 from app.models.rnn import Rnn
 from app.models.transformer import Transformer
@@ -36,6 +37,9 @@ def build_graphs(model: Seq2Seq, variant: VariantName, ranges: Mapping[nn.Module
         transformer.check_exportable(model)
         transformer.build_encode(model, encode)
         transformer.build_step(model, step)
+    elif isinstance(model, Convolutional):
+        convolutional.build_encode(model, encode)
+        convolutional.build_step(model, step)
     elif isinstance(model, Rnn):
         rnn.build_encode(model, encode)
         rnn.build_step(model, step)

@@ -222,7 +222,7 @@ class Summarizer:
         for result in found:
             if isinstance(result, AppError):
                 return result
-            texts.append([self._tokenizer.decode(hypothesis.ids).strip() for hypothesis in result])
+            texts.append([_capitalized(self._tokenizer.decode(hypothesis.ids).strip()) for hypothesis in result])
         if len(texts) == 1:
             assert not isinstance(found[0], AppError)
             return self._judge(document, self._summary(document, texts[0], found[0], options), options)
@@ -258,6 +258,12 @@ class Summarizer:
             summary = replace(summary, text=_cut(" ".join(document.parts[0].split()), options.max_words or 20))
             document.warnings.append("empty: the model gave no text; this is how the document begins")
         return replace(summary, warnings=tuple(document.warnings))
+
+
+def _capitalized(text: str) -> str:
+    """With a capital at the beginning, unless the first word has capitals of its own."""
+    word = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if word.islower() else text
 
 
 def _cut(text: str, max_words: int | None) -> str:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ _APOSTROPHES = "'\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}"
 # Below this many words a ratio says little: "Yes." may well be "Das stimmt so.".
 _RATIO_MIN_WORDS = 7
 _MAX_MARKS = 30
+_WORD = re.compile(r"\w+")
 # Beyond are ideographs and private use: no punctuation, no combining marks.
 _END_OF_SCRIPTS = 0x20000
 
@@ -41,6 +43,10 @@ class CleaningOptions(BaseModel):
         default=3.0, ge=1.0, description="Most words of one side for each of the other; asked from 7 words on."
     )
     drop_duplicates: bool = Field(default=True, description="Keep the first of equal pairs.")
+    match_case: bool = Field(
+        default=False,
+        description="Words of the second text take the case that they have in the first, so that titles can be copied.",
+    )
     drop_untranslated: bool = Field(default=True, description="Drop pairs whose two sides are the same text.")
 
     @model_validator(mode="after")
@@ -101,6 +107,27 @@ def normalize(text: str, options: CleaningOptions) -> str:
     return text
 
 
+def normalize_pair(pair: tuple[str, str], options: CleaningOptions) -> tuple[str, str]:
+    """Both texts as the model is to see them."""
+    first, second = normalize(pair[0], options), normalize(pair[1], options)
+    return first, _matched_case(first, second) if options.match_case else second
+
+
+def _matched_case(source: str, target: str) -> str:
+    """`target` with every word as `source` writes it most often; a capitalized word that it lacks in lower case."""
+    forms: dict[str, Counter[str]] = {}
+    for word in _WORD.findall(source):
+        forms.setdefault(word.lower(), Counter())[word] += 1
+
+    def matched(match: re.Match[str]) -> str:
+        word = match[0]
+        if known := forms.get(word.lower()):
+            return known.most_common(1)[0][0]
+        return word.lower() if word.istitle() else word
+
+    return _WORD.sub(matched, target)
+
+
 def clean_pairs(
     pairs: Iterable[tuple[str, str]], options: CleaningOptions
 ) -> tuple[list[tuple[str, str]], CleaningReport]:
@@ -108,8 +135,8 @@ def clean_pairs(
     kept: list[tuple[str, str]] = []
     seen: set[tuple[str, str]] = set()
     dropped: dict[DropReason, Dropped] = {}
-    for line, (raw_source, raw_target) in enumerate(pairs, start=1):
-        pair = (normalize(raw_source, options), normalize(raw_target, options))
+    for line, raw in enumerate(pairs, start=1):
+        pair = normalize_pair(raw, options)
         reason = _drop_reason(*pair, options)
         if reason is None and options.drop_duplicates and pair in seen:
             reason = "duplicate"

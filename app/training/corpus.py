@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import CorpusError
-from app.text.cleaning import CleaningReport, clean_pairs, normalize
+from app.text.cleaning import CleaningReport, clean_pairs, normalize_pair
 from app.text.tokenizer import EOS_ID, SentencePieceTokenizer, language_token, learn_tokenizer
 from app.training.denoising import MASK, denoising_pairs
 from app.training.recipe import ParallelText, Recipe
@@ -122,9 +122,7 @@ class Corpus:
     def _normalize(self, text: ParallelText) -> list[Pair]:
         # As the service would read them; no pair is dropped from a held-out set.
         cleaning = self.recipe.cleaning
-        return [
-            (normalize(first, cleaning), normalize(second, cleaning)) for first, second in read_pairs(text, self.root)
-        ]
+        return [normalize_pair(pair, cleaning) for pair in read_pairs(text, self.root)]
 
     def _examples(self, texts: list[ParallelText], read: Callable[[ParallelText], list[Pair]]) -> list[Example]:
         examples: list[Example] = []

@@ -10,6 +10,7 @@ import torch
 from app.errors import ExportError
 from app.export.graphs import build_graphs
 from app.models import build_model
+from app.models.convolutional import ConvolutionalConfig
 from app.models.interface import Seq2Seq
 from app.models.rnn import RnnConfig
 from app.models.transformer import TransformerConfig
@@ -44,6 +45,19 @@ def rnn(**options: object) -> Seq2Seq:
         for parameter in model.parameters():
             parameter.mul_(2.0)  # attention of small random weights is flat: it would hide a wrong mask
     return model
+
+
+def convolutional(**options: object) -> Seq2Seq:
+    torch.manual_seed(5)
+    sizes: dict[str, object] = {"width": 34, "encoder_layers": 3, "decoder_layers": 2, "kernel_width": 5}
+    model = build_model(ConvolutionalConfig.model_validate(sizes | options), VOCABULARY).eval()
+    with torch.no_grad():
+        model.get_parameter("embedding.weight").mul_(4.0)
+    return model
+
+
+def copying_convolutional() -> Seq2Seq:
+    return convolutional(copying=True, tied_embeddings=False, kernel_width=3)
 
 
 def copying_transformer() -> Seq2Seq:
@@ -109,14 +123,14 @@ def test_recurrent_graphs_equal_pytorch(cell: str, attention: str, bidirectional
 
 
 @pytest.mark.parametrize("width", [1, 3])
-@pytest.mark.parametrize("make", [copying_transformer, copying_rnn])
-def test_graphs_of_models_that_copy_equal_pytorch(make: type, width: int) -> None:
+@pytest.mark.parametrize("make", [convolutional, copying_transformer, copying_rnn, copying_convolutional])
+def test_graphs_of_other_models_equal_pytorch(make: type, width: int) -> None:
     model: Seq2Seq = make()
     graphs = GraphDecoder.open(build_graphs(model, "fp32"))
     assert largest_difference(model, graphs, width) < TOLERANCE
 
 
-@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, convolutional, copying_transformer, copying_rnn])
 def test_encode_equals_pytorch_at_every_real_position(make: type) -> None:
     model: Seq2Seq = make()
     source = random_sources()
@@ -132,7 +146,7 @@ def test_encode_equals_pytorch_at_every_real_position(make: type) -> None:
 
 
 @pytest.mark.parametrize("variant", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, convolutional, copying_transformer, copying_rnn])
 def test_ids_in_the_padding_change_nothing(make: type, variant: str) -> None:
     graphs = build_graphs(make(), variant)  # type: ignore[arg-type]
     first, second = random_sources(1), random_sources(2)
@@ -146,7 +160,7 @@ def test_ids_in_the_padding_change_nothing(make: type, variant: str) -> None:
     np.testing.assert_array_equal(*logits)
 
 
-@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, convolutional, copying_transformer, copying_rnn])
 def test_what_stands_behind_the_memory_changes_nothing(make: type) -> None:
     # Where a long source left and a short one took its place, the engine leaves the end of the long one behind it.
     graphs = build_graphs(make(), "fp32")
@@ -172,7 +186,7 @@ def test_what_stands_behind_the_memory_changes_nothing(make: type) -> None:
     np.testing.assert_allclose(decoder.advance(ids, positions, 1)["logits"], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, convolutional, copying_transformer, copying_rnn])
 @pytest.mark.parametrize(("variant", "tolerance"), [("fp16", 0.03), ("int8", 0.15)])
 def test_small_variants_stay_near_pytorch(make: type, variant: str, tolerance: float) -> None:
     # Random weights spread the rounding more than trained ones do; logits are up to 6.
@@ -181,7 +195,7 @@ def test_small_variants_stay_near_pytorch(make: type, variant: str, tolerance: f
     assert largest_difference(model, graphs, width=2) < tolerance
 
 
-@pytest.mark.parametrize("make", [transformer, rnn, copying_transformer, copying_rnn])
+@pytest.mark.parametrize("make", [transformer, rnn, convolutional, copying_transformer, copying_rnn])
 def test_an_int8_row_is_the_same_to_the_bit_whoever_stands_beside_it(make: type) -> None:
     graphs = build_graphs(make(), "int8")
     source, random = random_sources(), np.random.default_rng(7)

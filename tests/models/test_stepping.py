@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from app.models import RnnConfig, TransformerConfig, build_model
+from app.models.convolutional import ConvolutionalConfig
 from app.models.interface import Seq2Seq
 from app.models.stepping import TorchModel
+
+Config = TransformerConfig | RnnConfig | ConvolutionalConfig
 
 VOCABULARY = 37
 SOURCES = [np.array([5, 6, 7, 3]), np.array([9, 8, 3])]
@@ -29,16 +32,20 @@ RNNS = [
 ]
 
 
-COPYING: list[TransformerConfig | RnnConfig] = [
+OTHERS: list[Config] = [
     TransformerConfig(width=32, num_heads=4, feed_forward_width=48, encoder_layers=1, decoder_layers=2, copying=True),
     RnnConfig(width=24, attention="general", copying=True),
+    ConvolutionalConfig(width=24, encoder_layers=2, decoder_layers=3, kernel_width=3, copying=True),
+    ConvolutionalConfig(width=24, encoder_layers=2, decoder_layers=2, kernel_width=5, tied_embeddings=False),
 ]
 
 
-def name(config: TransformerConfig | RnnConfig) -> str:
+def name(config: Config) -> str:
     copying = "-copying" if config.copying else ""
     if isinstance(config, TransformerConfig):
         return f"transformer-{config.norm}-{config.positions}{copying}"
+    if isinstance(config, ConvolutionalConfig):
+        return f"convolutional-{config.kernel_width}{copying}"
     return f"{config.cell}-{config.attention}-{'both' if config.bidirectional else 'forward'}{copying}"
 
 
@@ -56,8 +63,8 @@ def in_vocabulary_order(ids: np.ndarray, values: np.ndarray) -> np.ndarray:
     return ordered
 
 
-@pytest.mark.parametrize("config", TRANSFORMERS + RNNS + COPYING, ids=name)
-def test_step_equals_forward(config: TransformerConfig | RnnConfig) -> None:
+@pytest.mark.parametrize("config", TRANSFORMERS + RNNS + OTHERS, ids=name)
+def test_step_equals_forward(config: Config) -> None:
     torch.manual_seed(1)
     model = build_model(config, VOCABULARY).eval()
     stepper = TorchModel(model, bos_id=2, eos_id=3, pad_id=0, max_target_length=60)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from rich.console import Console
 
-from app.text.cleaning import CleaningOptions, Dropped, clean_pairs, normalize
+from app.text.cleaning import CleaningOptions, Dropped, clean_pairs, normalize, normalize_pair
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
 ANY_OPTIONS = st.builds(
@@ -125,3 +125,11 @@ def test_the_report_prints_counts_and_lines_but_no_text() -> None:
     assert "dropped: untranslated" in printed
     assert "50.0%" in printed
     assert "geheim" not in printed
+
+
+def test_match_case_lets_a_title_be_copied() -> None:
+    options = CleaningOptions(match_case=True)
+    source = "We study sparse regression with LASSO. Sparse models help; the LASSO of Tibshirani is sparse."
+    title = "On The LASSO: Sparse Regression After Tibshirani and BERT"
+    expected = "on the LASSO: sparse regression after Tibshirani and BERT"
+    assert normalize_pair((source, title), options) == (source, expected)
