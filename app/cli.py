@@ -38,7 +38,9 @@ def train(
     output: Annotated[Path | None, typer.Option(help="The run's folder; runs/NAME where not given.")] = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    start_from: Annotated[Path | None, typer.Option("--from", help="Checkpoint or run folder to start from.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Run folder, artifact folder or checkpoint to start from.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of PyTorch; 0: its default.")] = 0,
     publish: Annotated[bool, typer.Option(help="Evaluate, export and publish what was trained.")] = True,
     store: Store = DEFAULT_STORE,
@@ -90,11 +92,14 @@ def export(
     keep_fast: Annotated[
         bool, typer.Option("--keep-fast", help="Publish int8-fast too: see docs/artifact.md.")
     ] = False,
+    with_weights: Annotated[
+        bool, typer.Option("--with-weights", help="Publish the weights too, so that `train --from` can start there.")
+    ] = False,
 ) -> None:
     """Export a run's best weights to ONNX, hold them against PyTorch, and publish them in the store."""
     from app.commands.publish import publish_run
 
-    publish_run(run, data, store, name, version, keep_fp32, keep_fast, _console())
+    publish_run(run, data, store, name, version, keep_fp32, keep_fast, with_weights, _console())
 
 
 @app.command()

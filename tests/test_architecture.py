@@ -26,6 +26,7 @@ HEAVY = {
     "sentencepiece",
     "rouge_score",
     "sacrebleu",
+    "safetensors",
     "matplotlib",
 }
 

@@ -32,6 +32,7 @@ def publish_run(
     version: str | None,
     keep_fp32: bool,
     keep_fast: bool,
+    with_weights: bool,
     console: Console,
 ) -> Path:
     """Export, gate, score on the recipe's test sets, publish -> the version's folder. Promotion is for the user."""
@@ -69,7 +70,13 @@ def publish_run(
     keep += ["fp32"] if keep_fp32 else []
     keep += ["int8-fast"] if keep_fast else []
     published = export_artifact(
-        run.load_model(), description, gates, Registry(store), keep=keep, report=lambda line: console.print(line)
+        run.load_model(),
+        description,
+        gates,
+        Registry(store),
+        keep=keep,
+        with_weights=with_weights,
+        report=lambda line: console.print(line),
     )
     console.print(
         f"published {description.name} {description.version}; it answers after: "

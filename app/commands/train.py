@@ -36,4 +36,4 @@ def train_and_publish(
     elif store is not None:
         from app.commands.publish import publish_run
 
-        publish_run(run.folder, data, store, None, None, False, False, console)
+        publish_run(run.folder, data, store, None, None, False, False, False, console)

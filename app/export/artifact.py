@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import onnxruntime
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from app import __version__
@@ -23,7 +24,7 @@ from app.export.graphs import build_graphs
 from app.export.parity import check_parity
 from app.models.interface import Seq2Seq
 from app.models.stepping import TorchModel
-from app.store.manifest import Manifest, Task, Tokenizer, Variant, VariantName
+from app.store.manifest import WEIGHTS_FILE, Manifest, Task, Tokenizer, Variant, VariantName
 from app.store.registry import MANIFEST, Registry, describe_files
 
 # What a variant may lose against fp32 on the dev set, in points of its score.
@@ -83,12 +84,14 @@ def export_artifact(
     registry: Registry,
     *,
     keep: Sequence[VariantName] = ("int8", "fp16"),
+    with_weights: bool = False,
     num_threads: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Build, check and publish -> the version's folder. `report` is told what has been done, a line each.
 
-    The fp32 graphs are always built, as the oracle of the gates, and published only if `keep` names them.
+    `with_weights` adds them in float16, for training further. The fp32 graphs are always built, as the oracle of the
+    gates, and published only if `keep` names them.
     Raises: ExportError if a gate is not passed, ArtifactError if the version can not be published.
     """
     variants: list[VariantName] = [ORACLE, *(variant for variant in keep if variant != ORACLE)]
@@ -103,6 +106,8 @@ def export_artifact(
     gates = replace(gates, sources=sources)
     with registry.staging(description.name) as folder:
         _write_texts(folder, description)
+        if with_weights:
+            _write_weights(folder / WEIGHTS_FILE, model)
         ranges = input_ranges(_reference(model, description), gates.sources, gates.max_length)
         states = {variant: _write_graphs(folder, model, variant, ranges) for variant in variants}
         manifest = _manifest(folder, model, description, states, made_with)
@@ -142,6 +147,11 @@ def _write_texts(folder: Path, description: Description) -> None:
     tokenizer.parent.mkdir()
     shutil.copyfile(description.tokenizer_file, tokenizer)
     (folder / "recipe.toml").write_text(description.recipe_text, "utf-8")
+
+
+def _write_weights(path: Path, model: Seq2Seq) -> None:
+    # Tied weights share memory, which the format does not know.
+    save_file({name: value.detach().half().clone() for name, value in model.state_dict().items()}, path)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from app.errors import CorpusError
 from app.text.cleaning import CleaningReport, clean_pairs, normalize_pair
-from app.text.tokenizer import EOS_ID, SentencePieceTokenizer, language_token, learn_tokenizer
+from app.text.tokenizer import EOS_ID, UNK_ID, SentencePieceTokenizer, language_token, learn_tokenizer
 from app.training.denoising import MASK, denoising_pairs
 from app.training.recipe import ParallelText, Recipe
 
@@ -158,7 +158,14 @@ def prepare_tokenizer(recipe: Recipe, corpus: Corpus, path: Path) -> SentencePie
         symbols = [MASK] if recipe.task == "summarize" else []
         learn_tokenizer(corpus.sentences(), recipe.tokenizer, recipe.languages, path, symbols)
         logger.info("learned tokenizer", extra={"pieces": SentencePieceTokenizer(path).vocabulary_size})
-    return SentencePieceTokenizer(path)
+    tokenizer = SentencePieceTokenizer(path)
+    targets = {target for _, target in recipe.data.directions}
+    if missing := [name for name in sorted(targets) if tokenizer.id_of(language_token(name)) == UNK_ID]:
+        raise CorpusError(
+            f"{path}: this tokenizer has no token for {', '.join(missing)}; start from weights whose recipe has it, "
+            "or learn a tokenizer anew"
+        )
+    return tokenizer
 
 
 def source_ids(ids: Ids, target_language_id: int) -> Ids:

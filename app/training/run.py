@@ -16,6 +16,7 @@ from app.training.batching import Batches
 from app.training.corpus import Corpus, prepare_tokenizer
 from app.training.loop import StopReason, Trainer, training_place
 from app.training.recipe import Recipe, parse_recipe, read_recipe
+from app.training.start import read_start
 from app.training.validation import Validation
 
 RECIPE_FILE = "recipe.toml"
@@ -48,17 +49,6 @@ class Run:
         model = build_model(self.recipe().model, self.tokenizer().vocabulary_size)
         model.load_state_dict(content["model"])
         return model.eval()
-
-
-def _start_from(model: Seq2Seq, path: Path) -> None:
-    """Take over the weights of a checkpoint or a run folder. Raises: TrainingError naming what does not fit."""
-    if path.is_dir():
-        path = path / "checkpoints" / "best.pt"
-    content, _ = checkpoint.load(path)
-    try:
-        model.load_state_dict(content["model"])
-    except RuntimeError as error:
-        raise TrainingError(f"{path}: its weights do not fit the recipe's model; {error}") from error
 
 
 def _write_recipe(run: Run, text: str, *, is_resumed: bool) -> None:
@@ -97,18 +87,21 @@ def train(
         _check_resumable(run.recipe(), recipe)
     with training_place(device) as place:
         checkpoint.seed_everything(recipe.seed)
+        start = None if start_from is None else read_start(start_from)
         corpus = Corpus(recipe, data)
         if place.is_first:
             for name, report in corpus.reports.items():
                 console.print(name, report)
             _write_recipe(run, text, is_resumed=is_resumed)
+            if start is not None:
+                start.copy_tokenizer(run.tokenizer_path)
             prepare_tokenizer(recipe, corpus, run.tokenizer_path)
         if place.world_size > 1:
             torch.distributed.barrier()
         tokenizer = run.tokenizer()
         model = build_model(recipe.model, tokenizer.vocabulary_size)
-        if start_from is not None:
-            _start_from(model, start_from)
+        if start is not None:
+            start.fill(model)
         # Processes that train together share the weights but not the dropout.
         torch.manual_seed(recipe.seed + place.rank)
         trainer = Trainer(

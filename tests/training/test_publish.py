@@ -74,3 +74,110 @@ def test_a_wrong_command_says_what_is_wrong_in_a_line(tiny_store: Path, argument
     done = seq2serve(*arguments, "--store", tiny_store)
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
+
+
+SUMMARIZER = """
+name = "small-summary"
+task = "summarize"
+seed = 7
+
+[data]
+directions = [["en", "tldr"], ["en", "title"]]
+
+[[data.train]]
+files = ["papers.jsonl"]
+languages = ["en", "title"]
+
+[[data.train]]
+files = ["papers.jsonl"]
+languages = ["en", "tldr"]
+objective = "gap-sentences"
+
+[[data.dev]]
+files = ["papers.jsonl"]
+languages = ["en", "title"]
+
+[[data.dev]]
+files = ["papers.jsonl"]
+languages = ["en", "tldr"]
+
+[data.test.papers]
+files = ["papers.jsonl"]
+languages = ["en", "title"]
+
+[cleaning]
+max_length_ratio = 1000
+match_case = true
+
+[tokenizer]
+kind = "bpe"
+vocabulary_size = 300
+
+[model]
+architecture = "transformer"
+width = 32
+num_heads = 4
+feed_forward_width = 48
+encoder_layers = 1
+decoder_layers = 1
+copying = true
+dropout = 0.0
+max_length = 100
+
+[optimization]
+learning_rate = 5e-3
+warmup_steps = 10
+
+[training]
+max_steps = 200
+batch_tokens = 800
+max_length = 60
+truncate_sources = true
+evaluate_every = 200
+checkpoint_every = 100
+metric = "rouge"
+dev_sentences = 8
+
+[search]
+beam_size = 2
+max_length = 24
+no_repeat_ngram = 3
+"""
+
+
+def test_a_recipe_becomes_a_model_that_summarizes_and_may_be_trained_further(data: Path, tmp_path: Path) -> None:
+    lines = [line.split("\t")[0] for line in (data / "dev.tsv").read_text().splitlines()[:12]]
+    papers = [{"document": " ".join([*lines[i : i + 3], "It works."]), "summary": lines[i].title()} for i in range(8)]
+    (data / "papers.jsonl").write_text("\n".join(map(json.dumps, papers)))
+    recipe, store, run = tmp_path / "summary.toml", tmp_path / "store", tmp_path / "run"
+    recipe.write_text(SUMMARIZER)
+
+    trained = seq2serve(
+        "train", recipe, "--data", data, "--output", run, "--device", "cpu", "--store", store, "--no-publish"
+    )
+    assert trained.returncode == 0, trained.stderr
+    exported = seq2serve("export", run, "--data", data, "--store", store, "--version", "1", "--with-weights")
+    assert exported.returncode == 0, exported.stderr
+    assert "dev score" in exported.stderr and "ROUGE-L" in exported.stderr and "copied trigrams" in exported.stderr
+    folder = store / "small-summary" / "versions" / "1"
+    assert "ROUGE-1 / ROUGE-2 / ROUGE-L" in (folder / "README.md").read_text()
+    assert seq2serve("promote", "small-summary", "1", "--store", store).returncode == 0
+
+    (tmp_path / "notes").mkdir()
+    for number, paper in enumerate(papers[:3]):
+        (tmp_path / "notes" / f"{number}.txt").write_text(paper["document"])
+    (tmp_path / "notes" / "binary.dat").write_bytes(b"\xff\xfe\x00")
+    output = tmp_path / "summaries"
+    many = seq2serve("summarize", tmp_path / "notes", "--kind", "title", "--store", store, "--output", output)
+    assert many.returncode == 1
+    assert "binary.dat: not UTF-8 text" in many.stderr and "1 of 4 documents" in many.stderr
+    assert sorted(path.name for path in output.iterdir()) == [f"{number}.txt.summary.txt" for number in range(3)]
+    one = seq2serve("summarize", "--store", store, "--json", text=papers[0]["document"])
+    assert one.returncode == 0, one.stderr
+    assert json.loads(one.stdout)["kind"] == "tldr"
+
+    again = seq2serve("train", recipe, "--data", data, "--output", tmp_path / "again", "--from", folder, "--no-publish")
+    assert again.returncode == 0, again.stderr
+    first_loss = float(again.stderr.split("loss ")[1].split()[0])
+    fresh_loss = float(trained.stderr.split("loss ")[1].split()[0])
+    assert first_loss < 0.6 * fresh_loss

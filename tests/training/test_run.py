@@ -18,6 +18,7 @@ from app.training.optimizer import learning_rate
 from app.training.progress import read_metrics
 from app.training.recipe import Optimization, Recipe, read_recipe
 from app.training.run import Run, train
+from app.training.start import read_start
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,3 +174,23 @@ def test_schedules_have_their_published_shapes() -> None:
 def test_the_recipe_of_a_run_is_kept_in_its_folder(recipe: Path, data: Path, tmp_path: Path) -> None:
     run, _ = train(recipe, data, tmp_path / "run", device="cpu")
     assert isinstance(run.recipe(), Recipe) and run.recipe() == read_recipe(recipe)
+
+
+def test_a_run_starts_from_another_with_its_tokenizer(recipe: Path, data: Path, tmp_path: Path) -> None:
+    first, _ = train(recipe, data, tmp_path / "first", device="cpu")
+    still = edited(
+        recipe, ("learning_rate = 5e-3", "learning_rate = 1e-12"), ("vocabulary_size = 300", "vocabulary_size = 200")
+    )
+    second, _ = train(still, data, tmp_path / "second", device="cpu", start_from=first.folder)
+    assert second.tokenizer_path.read_bytes() == first.tokenizer_path.read_bytes()
+    before, after = (run.load_model().state_dict() for run in (first, second))
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+
+
+def test_a_start_that_does_not_fit_is_told(recipe: Path, data: Path, tmp_path: Path, tiny_store: Path) -> None:
+    first, _ = train(recipe, data, tmp_path / "first", device="cpu")
+    wider = edited(recipe, ("width = 32", "width = 64"))
+    with pytest.raises(TrainingError, match="do not fit the recipe's model"):
+        train(wider, data, tmp_path / "second", device="cpu", start_from=first.folder)
+    with pytest.raises(TrainingError, match="published without its weights; export it with --with-weights"):
+        read_start(tiny_store / "tiny-en-de" / "versions" / "1")
