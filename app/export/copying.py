@@ -30,19 +30,30 @@ def mixed_log_probs(graph: GraphBuilder, copy: CopyAttention, features: str, log
     scores = graph.op("MatMul", query, graph.op("Transpose", keys, perm=[0, 2, 1]))
     weights = graph.op("Softmax", graph.op("Where", is_real, scores, graph.floats(MASKED_SCORE)), axis=-1)
     context = graph.op("Reshape", graph.op("MatMul", weights, keys), graph.integers(-1, width))
-    gate = _gate(graph, copy, graph.op("Concat", features, context, axis=-1))
+    logit = _gate_logit(graph, copy, graph.op("Concat", features, context, axis=-1))
     by_row = graph.op("Concat", graph.integers(-1), size, axis=0)
     places = graph.op("Expand", graph.op("Unsqueeze", source, graph.integers(1)), graph.op("Shape", weights))
-    weights = graph.op("Cast", graph.op("Reshape", weights, by_row), to=TensorProto.FLOAT)
-    copied = graph.op("Mul", graph.op("Sub", graph.constant(1.0, np.float32), gate), weights)
-    generated = graph.op("Mul", gate, graph.op("Softmax", logits, axis=-1))
+    weights = _in_float32(graph, graph.op("Reshape", weights, by_row))
+    copied = graph.op("Mul", _logistic(graph, logit), weights)
+    generated = graph.op("Mul", _logistic(graph, graph.op("Neg", logit)), graph.op("Softmax", logits, axis=-1))
     places = graph.op("Reshape", places, by_row)
     mixed = graph.op("ScatterElements", generated, places, copied, axis=1, reduction="add")
     return graph.op("Log", graph.op("Max", mixed, graph.constant(SMALLEST_PROBABILITY, np.float32)))
 
 
-def _gate(graph: GraphBuilder, copy: CopyAttention, x: str) -> str:
-    """The probability of generating [R, 1] in float32; one number decides much, so int8 leaves it in float."""
+def _gate_logit(graph: GraphBuilder, copy: CopyAttention, x: str) -> str:
+    """The logit of generating [R, 1] in float32; one number decides much, so int8 leaves it in float."""
     product = graph.op("MatMul", x, graph.floats(as_array(copy.gate.weight).T))
     logit = graph.op("Add", product, graph.floats(as_array(copy.gate.bias)))
-    return graph.op("Sigmoid", graph.op("Cast", logit, to=TensorProto.FLOAT))
+    return _in_float32(graph, logit)
+
+
+def _logistic(graph: GraphBuilder, minus_x: str) -> str:
+    """1 / (1 + exp(-x)) of -x. Not `Sigmoid`: ONNX Runtime's is exact to 1e-7, too little for a logarithm of it."""
+    one = graph.constant(1.0, np.float32)
+    return graph.op("Div", one, graph.op("Add", one, graph.op("Exp", minus_x)))
+
+
+def _in_float32(graph: GraphBuilder, x: str) -> str:
+    # Only where it does something: ONNX Runtime 1.32 removes other casts together with what reads them.
+    return graph.op("Cast", x, to=TensorProto.FLOAT) if graph.float_type == TensorProto.FLOAT16 else x

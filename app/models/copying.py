@@ -16,10 +16,12 @@ SMALLEST_PROBABILITY = 1e-37
 
 
 class Copies(NamedTuple):
-    """weights [B, T, S] sum to 1 over the source; gate [B, T, 1] is the probability of generating."""
+    """weights [B, T, S] sum to 1 over the source; gate [B, T, 1] is the probability of generating, `rest` = 1 - gate
+    that of copying, computed without cancellation."""
 
     weights: Tensor
     gate: Tensor
+    rest: Tensor
 
 
 class CopyAttention(nn.Module):
@@ -35,13 +37,13 @@ class CopyAttention(nn.Module):
         scores = (self.query(features) * self.scale) @ keys.transpose(1, 2)
         weights = scores.float().masked_fill(~mask, float("-inf")).softmax(-1)
         context = weights.to(keys.dtype) @ keys
-        gate = torch.sigmoid(self.gate(torch.cat([features, context], dim=-1)).float())
-        return Copies(weights, gate)
+        logit = self.gate(torch.cat([features, context], dim=-1)).float()
+        return Copies(weights, torch.sigmoid(logit), torch.sigmoid(-logit))
 
 
 def mixed_log_probs(logits: Tensor, copies: Copies, source: Tensor) -> Tensor:
     """logits [B, T, V] and the copies from `source` [B, S] -> log-probabilities [B, T, V] in float32."""
     probs = copies.gate * logits.float().softmax(-1)
-    copied = (1 - copies.gate) * copies.weights
+    copied = copies.rest * copies.weights
     places = source[:, None, :].expand_as(copied)
     return probs.scatter_add(2, places, copied).clamp_min(SMALLEST_PROBABILITY).log()

@@ -75,8 +75,9 @@ def _pointer_cross_entropy(
     real = gold != pad_id
     generated = output(features[real]).float().log_softmax(-1)  # [N, V]
     is_there = source[:, None, :] == gold[:, :, None]  # [B, T, S]
-    copied, gate = (copies.weights * is_there).sum(-1)[real], copies.gate.squeeze(-1)[real]
-    probs = gate * generated.gather(1, gold[real][:, None]).squeeze(1).exp() + (1 - gate) * copied
+    copied = (copies.rest.squeeze(-1) * (copies.weights * is_there).sum(-1))[real]
+    gate = copies.gate.squeeze(-1)[real]
+    probs = gate * generated.gather(1, gold[real][:, None]).squeeze(1).exp() + copied
     loss: Tensor = -(1 - epsilon) * probs.clamp_min(_SMALLEST).log().sum() - epsilon * generated.mean(-1).sum()
     return loss
 
