@@ -1,7 +1,7 @@
 """Question: how much longer do short translations take while summaries run?
 
-Single sentences arrive at a fixed rate at `seq2serve serve`; in turn nobody else is there, and --clients clients summarize
-abstracts one after the other, each sending its next when it has an answer.
+Single sentences arrive at a fixed rate at `seq2serve serve`; in turn nobody else is there, and --clients clients
+summarize abstracts one after the other, each sending its next when it has an answer.
 
     SEQ2SERVE_DATA=... python -m benchmarks.mixed --rate 20 --clients 2
 
@@ -27,7 +27,7 @@ from benchmarks.record import machine, make_console, version_of, write_result
 from benchmarks.server import serve_command, started_server
 
 ABSTRACTS = "summarization/paper_titles/test.jsonl.gz"
-SENTENCES = "translation/tatoeba/test.en-de.tsv.gz"
+SENTENCES = "translation/en-de/tatoeba.test.tsv.gz"
 
 
 async def summarize(url: str, documents: Iterator[str], finished: list[float]) -> None:
