@@ -38,9 +38,15 @@ def _score_table(tests: Mapping[str, list[dict[str, Any]]]) -> str:
     if not variants:
         return "No test set in the recipe."
     names = " / ".join(score["name"] for score in tests[variants[0]][0]["scores"])
-    rows = [f"| test set | direction | sentences | {' | '.join(f'{variant}: {names}' for variant in variants)} |"]
-    rows.append("|---" * (3 + len(variants)) + "|")
+    has_lead = "lead" in tests[variants[0]][0]
+    columns = [f"{variant}: {names}" for variant in variants] + ["lead baseline"] * has_lead
+    rows = [f"| test set | direction | texts | {' | '.join(columns)} |", "|---" * (3 + len(columns)) + "|"]
     for position, record in enumerate(tests[variants[0]]):
-        cells = [" / ".join(f"{score['value']:.1f}" for score in tests[v][position]["scores"]) for v in variants]
+        cells = [_values(tests[variant][position]["scores"]) for variant in variants]
+        cells += [_values(record["lead"])] if has_lead else []
         rows.append(f"| {record['set']} | {record['direction']} | {record['sentences']} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _values(scores: list[dict[str, Any]]) -> str:
+    return " / ".join(f"{score['value']:.1f}" for score in scores)

@@ -12,7 +12,8 @@ from rich.table import Table
 from app.commands.loading import OpenModel
 from app.errors import InputError
 from app.evaluation.evaluate import Evaluation, evaluate
-from app.evaluation.scores import summary_shape
+from app.evaluation.lead import lead_summaries
+from app.evaluation.scores import summary_scores, summary_shape
 from app.text.cleaning import normalize
 from app.training.corpus import is_json_lines, read_documents, read_pairs
 from app.training.recipe import ParallelText
@@ -116,6 +117,13 @@ def evaluate_all(
             }
         )
         if opened.recipe.task == "summarize":
+            lead = summary_scores(lead_summaries(test.sources, test.references), test.references)
+            records[-1]["lead"] = [asdict(score) for score in lead]
+            for score in lead:
+                name = f"{score.name} of the lead"
+                table.add_row(
+                    test.name, "-".join(test.direction), str(len(test.sources)), name, f"{score.value:.2f}", ""
+                )
             records[-1]["shape"] = shape = summary_shape(evaluation.texts, test.sources, test.references)
             for measure, value in shape.items():
                 table.add_row(test.name, "-".join(test.direction), str(len(test.sources)), measure, f"{value:.2f}", "")

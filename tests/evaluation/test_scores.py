@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import CorpusError
+from app.evaluation.lead import lead_summaries
 from app.evaluation.scores import summary_scores, summary_shape, translation_scores
 
 REFERENCES = [
@@ -88,3 +89,10 @@ def test_shape_of_summaries() -> None:
     assert shape["copied"] == pytest.approx((3 / 4 + 1) / 2)
     assert shape["copied trigrams"] == pytest.approx((1 / 2 + 0) / 2)
     assert shape["repeated"] == pytest.approx((0 + 1 / 3) / 2)
+
+
+def test_lead_is_the_first_sentence_or_as_many_words_as_a_title_has() -> None:
+    document = "We do this. Then that, and more of it than fits into any title that is short."
+    assert lead_summaries([document], [["A short title"]]) == ["We do this."]
+    assert lead_summaries([document] * 2, [["One two"], ["One two three four"]]) == ["We do this."] * 2
+    assert lead_summaries([document], [["word " * 20]]) == ["We do this."]
