@@ -26,12 +26,12 @@ class OpenModel:
     recipe: Recipe
 
     def sources(self, texts: Sequence[str], target_language: str) -> list[Source]:
-        """Texts as the encoder reads them. What is longer than training saw is cut here; the service splits it."""
+        """Texts as the encoder reads them. What is longer than the model reads is cut here; the service splits it."""
         if target_language not in self.language_ids:
             known = ", ".join(sorted(self.language_ids))
             raise InputError(f"{self.name} does not know the language {target_language!r}; it knows {known}")
         token = self.language_ids[target_language]
-        longest = self.recipe.training.max_length - 2  # beside the language token and the end of sentence
+        longest = self.recipe.max_source_length - 2  # beside the language token and the end of sentence
         return [source_ids(ids[:longest], token) for ids in self.tokenizer.encode_batch(list(texts))]
 
 

@@ -53,8 +53,7 @@ def publish_run(
         unk_id=UNK_ID,
         bos_id=BOS_ID,
         eos_id=EOS_ID,
-        # Longer sources than training saw would be read badly: the service splits them.
-        max_source_length=min(recipe.training.max_length, recipe.model.max_length),
+        max_source_length=recipe.max_source_length,
         max_target_length=recipe.model.max_length,
         recipe_text=run.recipe_path.read_text("utf-8"),
         card=lambda evaluation: model_card(recipe, evaluation),

@@ -70,6 +70,9 @@ class Schedule(Section):
     metric: Literal["loss", "bleu", "chrf", "rouge"] = "loss"
     dev_sentences: int = Field(500, ge=1, description="Dev pairs a direction that are decoded at an evaluation.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="fp16 on CUDA only.")
+    read_length: int = Field(
+        0, ge=0, description="Source tokens that the published model reads at once; 0: max_length, as in training."
+    )
     truncate_sources: bool = Field(
         False, description="Cut sources that are longer than max_length instead of leaving them out."
     )
@@ -99,6 +102,11 @@ class Recipe(Section):
     optimization: Optimization = Optimization()
     training: Schedule
     search: Search = Search()
+
+    @property
+    def max_source_length(self) -> int:
+        """Source tokens that the published model reads, control tokens included; the service splits what is longer."""
+        return min(self.training.read_length or self.training.max_length, self.model.max_length)
 
     @property
     def languages(self) -> list[str]:
