@@ -5,9 +5,12 @@ up only those that share its batch.
 """
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from app import telemetry
 from app.decoding.interface import StepModel
@@ -23,6 +26,8 @@ logger = logging.getLogger(__name__)
 _IDLE_BEAT_S = 1.0
 # What a closing worker gives the steps that are under way; and when a client of one that stopped may come back.
 _LAST_STEP_S = 5.0
+# Who translates waits for one sentence; a summary takes many times as long anyway, so its threads stand back.
+_NICENESS = {"translate": 0, "summarize": 10, "transcribe": 10}
 
 
 class Worker:
@@ -43,6 +48,7 @@ class Worker:
         self._scheduler = scheduler
         self._metrics = ModelMetrics(task, name)
         self._name = name
+        self._niceness = _NICENESS.get(task, 0)
         self._clock = clock
         self._changed = threading.Condition()  # guards the scheduler, who runs where, and the next three
         self._abandoned: dict[Runner, list[Generation]] = {}
@@ -130,6 +136,7 @@ class Worker:
         self._metrics.count(generation)
 
     def _run(self, runner: Runner) -> None:
+        _stand_back(self._niceness)
         while self._wait_for_work(runner):
             started_at = self._clock()
             try:
@@ -199,6 +206,13 @@ class Worker:
             self._metrics.count(generation)
         wake(ended)
         self._metrics.waiting.set(self.num_waiting)
+
+
+def _stand_back(niceness: int) -> None:
+    """Let other threads have the processor before this one; only Linux knows that of a single thread."""
+    if niceness and sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _rejection(error: AppError) -> str:
