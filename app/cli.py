@@ -102,6 +102,23 @@ def export(
     publish_run(run, data, store, name, version, keep_fp32, keep_fast, with_weights, _console())
 
 
+@app.command("import", epilog="Example: seq2serve import openai/whisper-small --name whisper-small")
+def import_(
+    reference: Annotated[
+        str, typer.Argument(metavar="DIR|NAME", help="Folder of a public model, or its name on the Hugging Face Hub.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Name in the store; the folder's where not given.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version; date and time where not given.")] = None,
+    store: Store = DEFAULT_STORE,
+    keep_fp16: Annotated[bool, typer.Option("--keep-fp16", help="Publish the fp16 graphs, for CUDA, too.")] = False,
+    keep_fp32: Annotated[bool, typer.Option("--keep-fp32", help="Publish the fp32 graphs too.")] = False,
+) -> None:
+    """Read a public model (Whisper), export it to ONNX, hold it against PyTorch, and publish it in the store."""
+    from app.commands.import_ import import_model
+
+    import_model(reference, store, name, version, keep_fp16, keep_fp32, _console())
+
+
 @app.command()
 def models(store: Store = DEFAULT_STORE) -> None:
     """List the store: every version, which one is current, and what is wrong with those that can not be read."""

@@ -57,5 +57,9 @@ class TrainingError(AppError):
     """Training can not go on: a loss that is not finite, divergence, an unreadable checkpoint."""
 
 
+class CheckpointError(AppError):
+    """A public checkpoint is damaged, incomplete, or of a kind that is not read; names the file or the tensors."""
+
+
 class ExportError(AppError):
     """A model could not be exported, or the exported graphs do not agree with PyTorch."""

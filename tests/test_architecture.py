@@ -27,7 +27,11 @@ HEAVY = {
     "rouge_score",
     "sacrebleu",
     "safetensors",
+    "tokenizers",
+    "huggingface_hub",
     "matplotlib",
+    "av",
+    "jiwer",
 }
 
 

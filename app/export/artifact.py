@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 import onnxruntime
@@ -21,15 +21,16 @@ from app.errors import ExportError
 from app.export.calibration import input_ranges
 from app.export.golden import MARGIN, choose_golden
 from app.export.graphs import build_graphs
-from app.export.parity import check_parity
+from app.export.parity import LOGIT_TOLERANCE, check_parity
 from app.models.interface import Seq2Seq
 from app.models.stepping import TorchModel
-from app.store.manifest import WEIGHTS_FILE, Manifest, Task, Tokenizer, Variant, VariantName
+from app.store.manifest import WEIGHTS_FILE, Manifest, Speech, Task, Tokenizer, Variant, VariantName
 from app.store.registry import MANIFEST, Registry, describe_files
 
 # What a variant may lose against fp32 on the dev set, in points of its score.
 LARGEST_LOSS = 0.5
 ORACLE: VariantName = "fp32"
+_TOKENIZER_FILES = {"sentencepiece": Tokenizer().file, "bpe": "tokenizer/tokenizer.json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Description:
     max_target_length: int
     recipe_text: str
     card: Callable[[Mapping[str, Any]], str]
+    tokenizer_kind: Literal["sentencepiece", "bpe"] = "sentencepiece"
+    speech: Speech | None = None
     default_search: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -66,7 +69,8 @@ class Gates:
     target tokens; the ranges of int8 are measured on them, and golden cases are chosen from them. `dev_score` gives
     the dev score of a model, BLEU or for summaries ROUGE; None leaves the comparison of the variants with fp32 out.
     `test_scores` gives the records of a variant on the test sets; it is asked for the first one that is kept, and
-    gates nothing.
+    gates nothing. All targets begin with `prefix`. `is_calibrated` False: int8 does not use ranges, but finds a scale
+    for every row as it runs.
     """
 
     sources: Sequence[Source]
@@ -75,6 +79,9 @@ class Gates:
     largest_loss: float = LARGEST_LOSS
     golden_margin: float = MARGIN
     max_length: int = 128
+    prefix: tuple[int, ...] = ()
+    is_calibrated: bool = True
+    logit_tolerance: float = LOGIT_TOLERANCE
 
 
 def export_artifact(
@@ -108,7 +115,9 @@ def export_artifact(
         _write_texts(folder, description)
         if with_weights:
             _write_weights(folder / WEIGHTS_FILE, model)
-        ranges = input_ranges(_reference(model, description), gates.sources, gates.max_length)
+        ranges: Mapping[nn.Module, float] = {}
+        if gates.is_calibrated:
+            ranges = input_ranges(_reference(model, description), gates.sources, gates.max_length, gates.prefix)
         states = {variant: _write_graphs(folder, model, variant, ranges) for variant in variants}
         manifest = _manifest(folder, model, description, states, made_with)
         for variant in variants:
@@ -116,9 +125,14 @@ def export_artifact(
         opened = {variant: load_model(folder, manifest, variant, "cpu", num_threads) for variant in variants}
         evaluation = {"export": _pass_gates(model, description, gates, opened, report)}
         golden = choose_golden(
-            _reference(model, description), list(opened.values()), gates.sources, made_with, margin=gates.golden_margin
+            _reference(model, description),
+            list(opened.values()),
+            gates.sources,
+            made_with,
+            margin=gates.golden_margin,
+            prefix=gates.prefix,
         )
-        _write_json(folder / "golden.json", golden.model_dump())
+        _write_json(folder / "golden.json", golden.model_dump(exclude_defaults=True))
         report(f"golden cases: {len(golden.cases)}")
         if gates.test_scores is not None:  # last: it takes the longest
             evaluation["test"] = {variant: gates.test_scores(variant, opened[variant]) for variant in keep[:1]}
@@ -128,7 +142,8 @@ def export_artifact(
             shutil.rmtree(folder / ORACLE)
         published = {variant: states[variant] for variant in variants if variant in keep}
         manifest = _manifest(folder, model, description, published, made_with)
-        _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        left_out = {"speech"} if manifest.speech is None else set()
+        _write_json(folder / MANIFEST, manifest.model_dump(mode="json", exclude=left_out))
         return registry.publish(folder)
 
 
@@ -143,7 +158,7 @@ def _reference(model: Seq2Seq, description: Description) -> TorchModel:
 
 
 def _write_texts(folder: Path, description: Description) -> None:
-    tokenizer = folder / Tokenizer().file
+    tokenizer = folder / _TOKENIZER_FILES[description.tokenizer_kind]
     tokenizer.parent.mkdir()
     shutil.copyfile(description.tokenizer_file, tokenizer)
     (folder / "recipe.toml").write_text(description.recipe_text, "utf-8")
@@ -179,7 +194,12 @@ def _manifest(
     variants: Mapping[VariantName, Variant],
     made_with: dict[str, str],
 ) -> Manifest:
-    tokenizer = Tokenizer(language_ids=dict(description.language_ids), lower_case=description.lower_case)
+    tokenizer = Tokenizer(
+        kind=description.tokenizer_kind,
+        file=_TOKENIZER_FILES[description.tokenizer_kind],
+        language_ids=dict(description.language_ids),
+        lower_case=description.lower_case,
+    )
     return Manifest(
         name=description.name,
         version=description.version,
@@ -197,6 +217,7 @@ def _manifest(
         max_source_length=description.max_source_length,
         max_target_length=description.max_target_length,
         tokenizer=tokenizer,
+        speech=description.speech,
         variants=dict(variants),
         default_search=dict(description.default_search),
         files=describe_files(folder),
@@ -212,7 +233,14 @@ def _pass_gates(
 ) -> dict[str, Any]:
     """What the gates measured, for evaluation.json. Raises: ExportError."""
     reference = _reference(model, description)
-    parity = check_parity(reference, opened[ORACLE], gates.sources, max_length=gates.max_length)
+    parity = check_parity(
+        reference,
+        opened[ORACLE],
+        gates.sources,
+        max_length=gates.max_length,
+        tolerance=gates.logit_tolerance,
+        prefix=gates.prefix,
+    )
     report(f"parity: {parity.num_sources} sources, logits at most {parity.largest_logit_difference:.1e} apart")
     measured: dict[str, Any] = {"parity": parity.as_record()}
     if gates.dev_score is None:

@@ -12,7 +12,9 @@ from app.decoding.running import generate
 from app.models.stepping import TorchModel
 
 
-def input_ranges(reference: TorchModel, sources: Sequence[Source], max_length: int) -> dict[nn.Module, float]:
+def input_ranges(
+    reference: TorchModel, sources: Sequence[Source], max_length: int, prefix: tuple[int, ...] = ()
+) -> dict[nn.Module, float]:
     """The largest magnitude that went into every linear layer while `sources` were decoded greedily."""
     ranges: dict[nn.Module, float] = {}
 
@@ -22,7 +24,8 @@ def input_ranges(reference: TorchModel, sources: Sequence[Source], max_length: i
     linears = [layer for layer in reference.model.modules() if isinstance(layer, nn.Linear)]
     hooks = [layer.register_forward_pre_hook(note) for layer in linears]
     try:
-        generate(reference, sources, SearchOptions(max_length=min(max_length, reference.max_target_length)))
+        longest = min(max_length, reference.max_target_length)
+        generate(reference, sources, SearchOptions(max_length=longest, prefix=prefix))
     finally:
         for hook in hooks:
             hook.remove()

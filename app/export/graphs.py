@@ -7,11 +7,12 @@ import onnx
 from torch import nn
 
 from app.errors import ExportError
-from app.export import convolutional, rnn, transformer
+from app.export import convolutional, rnn, speech, transformer
 from app.export.builder import GraphBuilder
 from app.models.convolutional import Convolutional
 from app.models.interface import Seq2Seq
 from app.models.rnn import Rnn
+from app.models.speech import Speech
 from app.models.transformer import Transformer
 from app.store.manifest import StateTensor, VariantName
 
@@ -35,7 +36,10 @@ def build_graphs(model: Seq2Seq, variant: VariantName, ranges: Mapping[nn.Module
     encode, step = GraphBuilder("encode", variant, ranges), GraphBuilder("step", variant, ranges)
     if isinstance(model, Transformer):
         transformer.check_exportable(model)
-        transformer.build_encode(model, encode)
+        if isinstance(model, Speech):
+            speech.build_encode(model, encode)
+        else:
+            transformer.build_encode(model, encode)
         transformer.build_step(model, step)
     elif isinstance(model, Convolutional):
         convolutional.build_encode(model, encode)

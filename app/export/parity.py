@@ -1,7 +1,7 @@
 """The gate that every export passes: PyTorch against ONNX Runtime on real sources, logits and decoded ids."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from app.models.stepping import TorchModel, TorchState
 # What float32 sums in another order may differ by, in nats, at logits of a trained model's size (about 20).
 LOGIT_TOLERANCE = 1e-4
 BATCH_SIZE = 16
+# Positions of sources, padded, that are read together: of speech, a few at a time.
+BATCH_POSITIONS = 12_000
 NUM_NOISE_SEEDS = 32
 
 
@@ -62,6 +64,7 @@ def check_parity(
     max_length: int,
     beam_size: int = 4,
     tolerance: float = LOGIT_TOLERANCE,
+    prefix: tuple[int, ...] = (),
 ) -> Parity:
     """Logits along the ids that PyTorch decodes within `tolerance`; the same ids from greedy and beam search, but
     for near ties: sources where noise of the size of the tolerance makes PyTorch itself give the other ids.
@@ -70,8 +73,8 @@ def check_parity(
     """
     if not sources:
         raise ExportError("the parity gate got no sources; give it some of the dev set")
-    greedy = SearchOptions(max_length=min(max_length, reference.max_target_length))
-    beam = SearchOptions(max_length=greedy.max_length, beam_size=min(beam_size, reference.vocabulary_size))
+    greedy = SearchOptions(max_length=min(max_length, reference.max_target_length), prefix=prefix)
+    beam = replace(greedy, beam_size=min(beam_size, reference.vocabulary_size))
     targets = _best(generate(reference, sources, greedy))
     difference = _largest_logit_difference(reference, exported, sources, targets)
     if not difference <= tolerance:  # NaN is no parity
@@ -89,8 +92,11 @@ def _best(results: list[list[Hypothesis]]) -> list[tuple[int, ...]]:
     return [hypotheses[0].ids for hypotheses in results]
 
 
-def _batches(count: int) -> Iterator[range]:
-    return (range(start, min(start + BATCH_SIZE, count)) for start in range(0, count, BATCH_SIZE))
+def batches(sources: Sequence[Source]) -> Iterator[range]:
+    """Which sources are read together."""
+    longest, count = max((len(source) for source in sources), default=1), len(sources)
+    size = min(BATCH_SIZE, max(1, BATCH_POSITIONS // longest))
+    return (range(start, min(start + size, count)) for start in range(0, count, size))
 
 
 @torch.inference_mode()
@@ -99,7 +105,7 @@ def _largest_logit_difference(
 ) -> float:
     """Over all real positions; PyTorch reads whole targets (`forward`), ONNX Runtime one token after the other."""
     largest = 0.0
-    for batch in _batches(len(sources)):
+    for batch in batches(sources):
         chosen = [sources[index] for index in batch]
         # Every position that feeds a token: the begin of sentence and what follows it.
         lengths = np.array([len(targets[index]) + 1 for index in batch])
@@ -115,12 +121,8 @@ def _largest_logit_difference(
 
 def _torch_logits(reference: TorchModel, sources: Sequence[Source], forced: Ids) -> Floats:
     reference.model.eval()
-    device = reference.device
-    lengths = torch.tensor([len(source) for source in sources], device=device)
-    padded = torch.full((len(sources), int(lengths.max())), reference.pad_id, device=device)
-    for row, source in enumerate(sources):
-        padded[row, : len(source)] = torch.from_numpy(np.asarray(source))
-    logits: Floats = reference.model(padded, lengths, torch.from_numpy(forced).to(device)).cpu().numpy()
+    forced_ids = torch.from_numpy(forced).to(reference.device)
+    logits: Floats = reference.model(*reference.padded(sources), forced_ids).cpu().numpy()
     return logits
 
 

@@ -4,8 +4,6 @@ Self-attention is GroupQueryAttention over slots that are written in place, with
 cross-attention is MultiHeadAttention over keys and values that encode made once a source.
 """
 
-import math
-
 import numpy as np
 from onnx import TensorProto
 from torch import nn
@@ -38,18 +36,27 @@ def build_encode(model: Transformer, graph: GraphBuilder) -> None:
     source = graph.input("source", TensorProto.INT64, ["B", "S"])
     lengths = graph.input("source_lengths", TensorProto.INT64, ["B"])
     size = graph.op("Shape", source, start=1, end=2)
-    mask = _int_mask(graph, lengths, size)
-    x = Embedding(graph, as_array(model.embedding.weight)).lookup(source, math.sqrt(model.config.width))
+    mask = int_mask(graph, lengths, size)
+    x = Embedding(graph, as_array(model.embedding.weight)).lookup(source, model.embedding_scale)
     table = stored_small(graph, as_array(model.position_table))
     x = graph.op("Add", x, graph.op("Slice", table, graph.integers(0), size, graph.integers(0)))
+    memory = add_encoder(model, graph, x, lengths, mask)
+    if model.copy is not None:
+        add_copy_memory(graph, model.copy, memory, source, by_position=False)
+
+
+def add_encoder(model: Transformer, graph: GraphBuilder, x: str, lengths: str, mask: str) -> str:
+    """All encoder layers over x [B, S, D], and the outputs that every step reads -> memory [B, S, D].
+
+    `mask` [B, S] may be "": all of x is real.
+    """
     for layer in model.encoder_layers:
         assert isinstance(layer, EncoderLayer)
         x = _encoder_layer(graph, layer, x, mask)
     memory = _norm(graph, model.encoder_norm, x)
     _cross_keys_and_values(graph, model, memory)
-    if model.copy is not None:
-        add_copy_memory(graph, model.copy, memory, source, by_position=False)
     declare_memory_lengths(graph, lengths)
+    return memory
 
 
 def build_step(model: Transformer, graph: GraphBuilder) -> None:
@@ -62,7 +69,7 @@ def build_step(model: Transformer, graph: GraphBuilder) -> None:
     table = projection_table(graph, as_array(model.output.weight))
     tied = model.output.weight is model.embedding.weight
     embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
-    x = embedding.lookup(ids, math.sqrt(model.config.width))
+    x = embedding.lookup(ids, model.embedding_scale)
     x = graph.op("Add", x, graph.op("Gather", stored_small(graph, as_array(model.position_table)), positions))
     mask = ""
     for index, layer in enumerate(model.decoder_layers):
@@ -71,7 +78,7 @@ def build_step(model: Transformer, graph: GraphBuilder) -> None:
             graph.input(f"cross_{part}.{index}", graph.float_type, ["B", *_head_shape(model, "S")])
             for part in ("key", "value")
         ]
-        mask = mask or _int_mask(graph, lengths, graph.op("Shape", cross[0], start=2, end=3))
+        mask = mask or int_mask(graph, lengths, graph.op("Shape", cross[0], start=2, end=3))
         x = _decoder_layer(graph, layer, x, index, (cross[0], cross[1], mask))
     largest = graph.ranges.get(model.output)
     features = _norm(graph, model.decoder_norm, x)
@@ -82,7 +89,7 @@ def _head_shape(model: Transformer, length: str) -> list[int | str]:
     return [model.config.num_heads, length, model.config.width // model.config.num_heads]
 
 
-def _int_mask(graph: GraphBuilder, lengths: str, size: str) -> str:
+def int_mask(graph: GraphBuilder, lengths: str, size: str) -> str:
     """1 at real positions, as MultiHeadAttention wants it: lengths [B], size [1] -> int32 [B, S]."""
     return graph.op("Cast", length_mask(graph, lengths, size), to=TensorProto.INT32)
 

@@ -7,13 +7,20 @@ from pydantic import Field
 from app.models.convolutional import Convolutional, ConvolutionalConfig
 from app.models.interface import Seq2Seq
 from app.models.rnn import Rnn, RnnConfig
+from app.models.speech import Speech, SpeechConfig
 from app.models.transformer import Transformer, TransformerConfig
 
-ModelConfig = Annotated[TransformerConfig | RnnConfig | ConvolutionalConfig, Field(discriminator="architecture")]
+ModelConfig = Annotated[
+    TransformerConfig | RnnConfig | ConvolutionalConfig | SpeechConfig, Field(discriminator="architecture")
+]
 
 
-def build_model(config: TransformerConfig | RnnConfig | ConvolutionalConfig, vocabulary_size: int) -> Seq2Seq:
+def build_model(
+    config: TransformerConfig | RnnConfig | ConvolutionalConfig | SpeechConfig, vocabulary_size: int
+) -> Seq2Seq:
     """An untrained model of the configured architecture, on the CPU, in float32."""
+    if isinstance(config, SpeechConfig):
+        return Speech(config, vocabulary_size)
     if isinstance(config, TransformerConfig):
         return Transformer(config, vocabulary_size)
     if isinstance(config, ConvolutionalConfig):

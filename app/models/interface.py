@@ -52,8 +52,8 @@ class Seq2Seq(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Read the sources: ids [B, S] with `lengths` [B] real positions each -> the memory tensors, the first
-        value [B, ...] of the fixed ones, and `memory_lengths` [B] int64."""
+        """Read the sources: ids [B, S], or features [B, F, M], with `lengths` [B] real positions each -> the memory
+        tensors, the first value [B, ...] of the fixed ones, and `memory_lengths` [B] int64."""
 
     @abstractmethod
     def decode(self, source: Tensor, lengths: Tensor, target: Tensor) -> Decoded:

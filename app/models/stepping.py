@@ -87,14 +87,23 @@ class TorchModel:
     def device(self) -> torch.device:
         return self.model.output.weight.device
 
+    def padded(self, sources: Sequence[Source]) -> tuple[Tensor, Tensor]:
+        """Sources as a model reads them: ids [B, S] or features [B, F, M], and their lengths [B]."""
+        lengths = torch.tensor([len(source) for source in sources], device=self.device)
+        first = np.asarray(sources[0])
+        shape = (len(sources), int(lengths.max()), *first.shape[1:])
+        if first.ndim == 1:
+            padded = torch.full(shape, self.pad_id, device=self.device)
+        else:
+            padded = torch.zeros(shape, device=self.device)
+        for row, source in enumerate(sources):
+            padded[row, : len(source)] = torch.from_numpy(np.asarray(source))
+        return padded, lengths
+
     @torch.inference_mode()
     def encode(self, sources: Sequence[Source], width: int) -> TorchState:
         self.model.eval()
-        lengths = torch.tensor([len(source) for source in sources], device=self.device)
-        padded = torch.full((len(sources), int(lengths.max())), self.pad_id, device=self.device)
-        for row, source in enumerate(sources):
-            padded[row, : len(source)] = torch.from_numpy(np.asarray(source))
-        tensors = self.model.encode(padded, lengths)
+        tensors = self.model.encode(*self.padded(sources))
         num_rows = len(sources) * width
         for spec in self.specs:
             if spec.kind == "fixed":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,12 +21,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class TransformerConfig(BaseModel):
-    """Sizes and options of a Transformer; `width` must be a multiple of `num_heads`."""
+class TransformerOptions(BaseModel):
+    """Sizes and options of a Transformer, whatever it reads; `width` must be a multiple of `num_heads`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    architecture: Literal["transformer"] = "transformer"
     width: int = Field(256, ge=8)
     num_heads: int = Field(4, ge=1)
     feed_forward_width: int = Field(1024, ge=8)
@@ -36,15 +35,22 @@ class TransformerConfig(BaseModel):
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     tied_embeddings: bool = True
+    scaled_embeddings: bool = Field(True, description="Multiply embeddings by the square root of the width.")
     copying: bool = Field(False, description="A copy mechanism: see app/models/copying.py.")
     dropout: float = Field(0.1, ge=0, lt=1)
     max_length: int = Field(512, ge=2, description="Positions that the model has, source or target.")
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> "TransformerConfig":
+    def _heads_divide_width(self) -> Self:
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of num_heads {self.num_heads}")
         return self
+
+
+class TransformerConfig(TransformerOptions):
+    """A Transformer over tokens."""
+
+    architecture: Literal["transformer"] = "transformer"
 
 
 def sinusoidal_positions(length: int, width: int) -> Tensor:
@@ -55,7 +61,7 @@ def sinusoidal_positions(length: int, width: int) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerOptions) -> None:
         super().__init__()
         self.up = nn.Linear(config.width, config.feed_forward_width)
         self.down = nn.Linear(config.feed_forward_width, config.width)
@@ -70,7 +76,7 @@ class FeedForward(nn.Module):
 class Residual(nn.Module):
     """x + block(x) with its norm before (`pre`) or after (`post`) the sum."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerOptions) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width)
         self.is_pre = config.norm == "pre"
@@ -82,7 +88,7 @@ class Residual(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerOptions) -> None:
         super().__init__()
         self.self_attention = SelfAttention(config.width, config.num_heads)
         self.self_attention_residual = Residual(config)
@@ -96,7 +102,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerOptions) -> None:
         super().__init__()
         self.self_attention = SelfAttention(config.width, config.num_heads)
         self.self_attention_residual = Residual(config)
@@ -135,9 +141,10 @@ class Transformer(Seq2Seq):
 
     position_table: Tensor
 
-    def __init__(self, config: TransformerConfig, vocabulary_size: int) -> None:
+    def __init__(self, config: TransformerOptions, vocabulary_size: int) -> None:
         super().__init__()
         self.config = config
+        self.embedding_scale = math.sqrt(config.width) if config.scaled_embeddings else 1.0
         self.embedding = nn.Embedding(vocabulary_size, config.width)
         table = sinusoidal_positions(config.max_length, config.width)
         if config.positions == "learned":
@@ -174,20 +181,24 @@ class Transformer(Seq2Seq):
         return specs + self._copy_specs(self.config.width)
 
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        embedded = self.embedding(ids) * math.sqrt(self.config.width) + self.position_table[positions]
+        embedded = self.embedding(ids) * self.embedding_scale + self.position_table[positions]
         dropped: Tensor = self.dropout(embedded)
         return dropped
 
+    def _embed_source(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder's layers read [B, S, D], and its real lengths [B]."""
+        return self._embed(source, torch.arange(source.shape[1], device=source.device)), lengths
+
     def _read(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """-> memory [B, S, D] and mask [B, 1, 1, S]."""
-        mask = length_mask(lengths, source.shape[1])[:, None, None, :]
-        x = self._embed(source, torch.arange(source.shape[1], device=source.device))
+        """-> memory [B, S, D] and its real lengths [B]."""
+        x, lengths = self._embed_source(source, lengths)
+        mask = length_mask(lengths, x.shape[1])[:, None, None, :]
         for layer in self.encoder_layers:
             x = layer(x, mask)
-        return self.encoder_norm(x), mask
+        return self.encoder_norm(x), lengths
 
     def encode(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        memory, _ = self._read(source, lengths)
+        memory, lengths = self._read(source, lengths)
         state = {"memory_lengths": lengths} | self._copy_state(memory, source)
         for index, layer in enumerate(self.decoder_layers):
             assert isinstance(layer, DecoderLayer)
@@ -195,7 +206,8 @@ class Transformer(Seq2Seq):
         return state
 
     def decode(self, source: Tensor, lengths: Tensor, target: Tensor) -> Decoded:
-        memory, mask = self._read(source, lengths)
+        memory, lengths = self._read(source, lengths)
+        mask = length_mask(lengths, memory.shape[1])[:, None, None, :]
         x = self._embed(target, torch.arange(target.shape[1], device=target.device))
         for layer in self.decoder_layers:
             x = layer(x, memory, mask)

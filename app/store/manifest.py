@@ -46,10 +46,47 @@ class Variant(_Record):
 class Tokenizer(_Record):
     """How text becomes ids. `language_ids` holds the token that asks for a target language, put before the source."""
 
-    kind: Literal["sentencepiece"] = "sentencepiece"
+    kind: Literal["sentencepiece", "bpe"] = "sentencepiece"
     file: str = "tokenizer/tokenizer.model"
     language_ids: dict[str, int] = Field(default_factory=dict)
     lower_case: bool = False
+
+
+class Speech(_Record):
+    """How a speech model is asked. Ids are those of tokens that stand for no text; None, or empty, where a model has
+    no such token: an English-only model has neither languages nor tasks to choose from.
+
+    `window_frames`: every source is padded to so many frames before it is read; None: sources keep their length.
+    `suppressed_ids` never are the best candidate: their bias in the step graph is lower by `suppression`, so that the
+    logit they would have had can still be told. `suppressed_first_ids` must not begin a text: that is the search's.
+    `alignment_heads` are (decoder layer, head) whose cross-attention follows the audio.
+    """
+
+    sample_rate_hz: int = Field(16_000, ge=1)
+    num_mels: int = Field(ge=1)
+    window_frames: int | None = None
+    languages: list[str] = Field(description="Codes of what it can write down.")
+    language_ids: dict[str, int] = Field(default_factory=dict)
+    task_ids: dict[Literal["transcribe", "translate"], int] = Field(default_factory=dict)
+    no_timestamps_id: int | None = None
+    first_timestamp_id: int | None = Field(None, description="0.00 s; the next ones are 0.02 s apart.")
+    no_speech_id: int | None = None
+    previous_text_id: int | None = None
+    suppressed_ids: list[int] = Field(default_factory=list)
+    suppressed_first_ids: list[int] = Field(default_factory=list)
+    suppression: float = 0.0
+    alignment_heads: list[tuple[int, int]] = Field(default_factory=list)
+
+    def prefix(
+        self, language: str | None, task: Literal["transcribe", "translate"], *, has_timestamps: bool
+    ) -> tuple[int, ...]:
+        """What a target begins with, after the begin of sentence; tokens that the model does not have are left out."""
+        asked = (
+            self.language_ids.get(language) if language else None,
+            self.task_ids.get(task),
+            None if has_timestamps else self.no_timestamps_id,
+        )
+        return tuple(token for token in asked if token is not None)
 
 
 class File(_Record):
@@ -77,20 +114,33 @@ class Manifest(_Record):
     max_source_length: int = Field(ge=1, description="Source tokens, the end of sentence included.")
     max_target_length: int = Field(ge=1, description="Steps a row may take.")
     tokenizer: Tokenizer
+    speech: Speech | None = None
     variants: dict[VariantName, Variant]
     default_search: dict[str, float] = Field(default_factory=dict, description="beam_size, length_penalty.")
     files: dict[str, File]
+
+
+class GoldenFeatures(_Record):
+    """Features [F, M] of one source as 8-bit codes, deflated and in base64: a feature is lowest + step x code."""
+
+    shape: tuple[int, int]
+    lowest: float
+    step: float
+    codes: str
 
 
 class GoldenCase(_Record):
     """An input and the ids that PyTorch gave, greedy, fp32. Cases are chosen where no step was a near tie, so that
     every variant on every provider must give the same ids."""
 
-    source: list[int]
+    source: list[int] | GoldenFeatures
     target: list[int]
 
 
 class Golden(_Record):
+    """`golden.json`. Every target begins with `prefix`, which was forced."""
+
     made_with: dict[str, str]
     max_length: int
+    prefix: list[int] = Field(default_factory=list)
     cases: list[GoldenCase]

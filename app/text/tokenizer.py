@@ -1,9 +1,9 @@
-"""SentencePiece: learn pieces from sentences, and turn text into ids and back."""
+"""Text to ids and back. SentencePiece for our own models, learned from sentences; BPE for imported ones: see `bpe`."""
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,35 @@ class TokenizerOptions(BaseModel):
     vocabulary_size: int = Field(8000, ge=16)
     character_coverage: float = Field(1.0, gt=0.9, le=1)
     sampling_alpha: float = Field(0.0, ge=0, le=1)
+
+
+class TextTokenizer(Protocol):
+    """What every kind of tokenizer can do."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Pieces that it knows."""
+
+    def id_of(self, piece: str) -> int:
+        """The id of a piece."""
+
+    def encode(self, text: str) -> Ids:
+        """Ids [S] without begin or end of sentence."""
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """`encode` for many texts."""
+
+    def decode(self, ids: Sequence[int] | Ids) -> str:
+        """The text of ids; control pieces leave nothing."""
+
+
+def open_tokenizer(path: Path, kind: Literal["sentencepiece", "bpe"]) -> TextTokenizer:
+    """The tokenizer in an artifact's file. Raises: ArtifactError if it is not readable."""
+    if kind == "sentencepiece":
+        return SentencePieceTokenizer(path)
+    from app.text.bpe import BpeTokenizer  # its library is for imported models only
+
+    return BpeTokenizer(path)
 
 
 def language_token(language: str) -> str:

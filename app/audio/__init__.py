@@ -1,0 +1,1 @@
+"""Sound: any format to samples, samples to log-mel features, where speech is, and windows of it."""

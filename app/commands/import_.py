@@ -1,0 +1,132 @@
+"""`seq2serve import`: a public checkpoint becomes a published version, by the same export and gates as our own."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from app.decoding.interface import Floats, Source
+from app.export.artifact import Description, Gates, export_artifact
+from app.pretrained.reading import read_pretrained
+from app.pretrained.whisper import Imported
+from app.store.manifest import VariantName
+from app.store.registry import Registry
+
+NUM_SOURCES = 8
+MAX_LENGTH = 64
+# Logits of Whisper are larger than those of our own models, and sums over 1,500 positions round further apart.
+LOGIT_TOLERANCE = 2e-3
+_SEED = 0
+
+
+def import_model(
+    reference: str,
+    store: Path,
+    name: str | None,
+    version: str | None,
+    keep_fp16: bool,
+    keep_fp32: bool,
+    console: Console,
+) -> Path:
+    """Read, export, gate, publish -> the version's folder. Promotion is for the user."""
+    imported = read_pretrained(reference)
+    origin = Path(reference).name if Path(reference).is_dir() else reference
+    config, speech = imported.model.config, imported.speech
+    name = name or re.sub(r"[^a-z0-9._-]+", "-", origin.rpartition("/")[2].lower()).lstrip("._-")[:64]
+    description = Description(
+        name=name,
+        version=version or datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
+        task="transcribe",
+        architecture=config.architecture,
+        directions=(),
+        tokenizer_file=imported.tokenizer_file,
+        tokenizer_kind="bpe",
+        language_ids={},
+        lower_case=False,
+        pad_id=imported.eos_id,
+        unk_id=imported.eos_id,
+        bos_id=imported.bos_id,
+        eos_id=imported.eos_id,
+        max_source_length=config.max_frames,
+        max_target_length=config.max_length,
+        recipe_text=_recipe(name, origin, imported),
+        card=lambda evaluation: _card(name, origin, imported, evaluation),
+        speech=speech,
+        default_search={"beam_size": 1, "length_penalty": 1.0},
+    )
+    gates = Gates(
+        synthetic_features(NUM_SOURCES, config.max_frames, config.num_mels),
+        max_length=MAX_LENGTH,
+        prefix=speech.prefix(_gate_language(imported), "transcribe", has_timestamps=False),
+        # Even measured on real speech, ranges lose against a scale for every row: Whisper's activations have outliers.
+        is_calibrated=False,
+        logit_tolerance=LOGIT_TOLERANCE,
+    )
+    keep: list[VariantName] = ["int8"]
+    keep += ["fp16"] if keep_fp16 else []
+    keep += ["fp32"] if keep_fp32 else []
+    published = export_artifact(
+        imported.model, description, gates, Registry(store), keep=keep, report=lambda line: console.print(line)
+    )
+    console.print(
+        f"published {name} {description.version}; it answers after: seq2serve promote {name} {description.version}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return published
+
+
+def synthetic_features(count: int, num_frames: int, num_mels: int) -> list[Source]:
+    """Something of the texture of speech, then silence: log-mel as Whisper scales it, [F, M] each."""
+    random = np.random.default_rng(_SEED)
+    return [_utterance(random, num_frames, num_mels) for _ in range(count)]
+
+
+def _utterance(random: np.random.Generator, num_frames: int, num_mels: int) -> Floats:
+    texture = _smoothed(_smoothed(random.standard_normal((num_frames, num_mels)), 9, axis=0), 5, axis=1)
+    syllables = _smoothed(random.standard_normal((num_frames, 1)), 15, axis=0)
+    # Log-mel spans 8 decades below its peak and is divided by 4: silence lies 2 below.
+    loudness = 0.5 + 0.5 * texture / texture.std() + 0.3 * syllables / syllables.std()
+    loudness[random.integers(num_frames // 8, num_frames) :] = -np.inf
+    peak = float(loudness.max())
+    features: Floats = np.maximum(loudness, peak - 2.0).astype(np.float32)
+    return features
+
+
+def _smoothed(values: np.ndarray[Any, np.dtype[np.float64]], size: int, axis: int) -> Any:
+    kernel = np.hanning(size + 2)[1:-1]
+    return np.apply_along_axis(np.convolve, axis, values, kernel, mode="same")
+
+
+def _gate_language(imported: Imported) -> str | None:
+    """English where the model knows it."""
+    languages = imported.speech.languages
+    return "en" if "en" in languages else next(iter(languages), None)
+
+
+def _recipe(name: str, origin: str, imported: Imported) -> str:
+    """How it was made, as TOML."""
+    sizes = imported.model.config.model_dump()
+    model = "\n".join(f"{key} = {json.dumps(value)}" for key, value in sizes.items())
+    return f'name = {json.dumps(name)}\ntask = "transcribe"\nimported_from = {json.dumps(origin)}\n\n[model]\n{model}\n'
+
+
+def _card(name: str, origin: str, imported: Imported, evaluation: Mapping[str, Any]) -> str:
+    config, parity = imported.model.config, evaluation["export"]["parity"]
+    return f"""# {name}
+
+Whisper (Radford 2022, arXiv:2212.04356), imported from `{origin}`.
+
+- Task: transcribe; languages: {", ".join(imported.speech.languages)}
+- Sizes: {config.encoder_layers} + {config.decoder_layers} layers, width {config.width}, {config.num_mels} mels
+- Licence of the weights: that of their origin
+
+## Measured
+ONNX Runtime against PyTorch, fp32, {parity["num_sources"]} windows: logits at most
+{parity["largest_logit_difference"]:.1e} apart. Word error rates are not measured at import.
+"""

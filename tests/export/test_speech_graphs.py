@@ -1,0 +1,108 @@
+"""A speech model's graphs against its PyTorch module: windows of one length, and sources of any."""
+
+import numpy as np
+import pytest
+import torch
+
+from app.export.graphs import build_graphs
+from app.models import build_model
+from app.models.speech import Speech, SpeechConfig
+from app.store.manifest import VariantName
+from tests.export.running import Array, GraphDecoder, TorchDecoder
+
+VOCABULARY, NUM_MELS, MAX_FRAMES, NUM_STEPS = 203, 10, 36, 6
+LENGTHS = np.array([13, 36, 1, 8])
+TOLERANCE = 2e-5
+SHAPES = [{"has_fixed_window": True, "source_positions": "learned", "scaled_embeddings": False}, {"norm": "post"}]
+
+
+def speech(**options: object) -> Speech:
+    sizes: dict[str, object] = {
+        "width": 48,
+        "num_heads": 3,
+        "feed_forward_width": 80,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "num_mels": NUM_MELS,
+        "max_frames": MAX_FRAMES,
+        "max_length": 20,
+    }
+    torch.manual_seed(3)
+    model = build_model(SpeechConfig.model_validate(sizes | options), VOCABULARY).eval()
+    assert isinstance(model, Speech)
+    return model
+
+
+def draw(model: Speech, seed: int = 0) -> tuple[Array, Array]:
+    """Sources [B, F, M] and lengths; what is behind a source's end must not matter."""
+    lengths = np.full(len(LENGTHS), MAX_FRAMES) if model.config.has_fixed_window else LENGTHS
+    source = np.random.default_rng(seed).standard_normal((len(lengths), MAX_FRAMES, NUM_MELS))
+    return source.astype(np.float32), lengths
+
+
+def largest_difference(model: Speech, variant: VariantName, width: int) -> float:
+    """Over the logits of a few steps."""
+    source, lengths = draw(model)
+    graphs = GraphDecoder.open(build_graphs(model, variant))
+    encoded = graphs.start(source, lengths, width, NUM_STEPS)
+    assert encoded["memory_lengths"].tolist() == [(length + 1) // 2 for length in lengths]
+    expected = TorchDecoder.start(model, source, lengths, width, NUM_STEPS)
+    random, differences = np.random.default_rng(1), []
+    for step in range(NUM_STEPS):
+        ids = random.integers(4, VOCABULARY, width * len(lengths))
+        positions = np.full(len(ids), step)
+        logits = graphs.advance(ids, positions, 1)["logits"]
+        differences.append(np.abs(logits - expected.advance(ids, positions)).max())
+    return float(np.max(differences))
+
+
+@pytest.mark.parametrize("options", SHAPES)
+@pytest.mark.parametrize(("variant", "tolerance"), [("fp32", TOLERANCE), ("fp16", 0.03), ("int8", 0.15)])
+def test_graphs_equal_pytorch(options: dict[str, object], variant: VariantName, tolerance: float) -> None:
+    assert largest_difference(speech(**options), variant, width=2) < tolerance
+
+
+@pytest.mark.parametrize("variant", ["fp32", "fp16", "int8"])
+def test_frames_behind_the_end_change_nothing(variant: VariantName) -> None:
+    model = speech()
+    first, lengths = draw(model, 1)
+    second, _ = draw(model, 2)
+    is_real = np.arange(MAX_FRAMES) < lengths[:, None]
+    second[is_real] = first[is_real]
+    logits = []
+    for source in (first, second):
+        decoder = GraphDecoder.open(build_graphs(model, variant))
+        decoder.start(source, lengths, 1, 4)
+        logits.append(decoder.advance(np.full(len(lengths), 9), np.zeros(len(lengths), np.int64), 1)["logits"])
+    np.testing.assert_array_equal(*logits)
+
+
+@pytest.mark.parametrize("options", SHAPES)
+def test_an_int8_row_is_the_same_to_the_bit_whoever_stands_beside_it(options: dict[str, object]) -> None:
+    model = speech(**options)
+    graphs = build_graphs(model, "int8")
+    source, lengths = draw(model)
+    other, _ = draw(model, 5)
+
+    def logits_of_first(rows: list[int], others: Array) -> bytes:
+        decoder = GraphDecoder.open(graphs)
+        decoder.start(np.concatenate([source[:1], others[rows[1:]]]), lengths[rows], 1, 4)
+        outputs = decoder.advance(np.full(len(rows), 9), np.zeros(len(rows), np.int64), 1)
+        return bytes(outputs["logits"][0].tobytes())
+
+    alone = logits_of_first([0], source)
+    assert logits_of_first([0, 1, 2, 3], source) == alone
+    assert logits_of_first([0, 3], other) == alone
+
+
+def test_a_fixed_window_is_declared_in_the_graph_and_any_other_length_an_error() -> None:
+    graphs = build_graphs(speech(has_fixed_window=True), "fp32")
+    (source,) = [value for value in graphs.encode.graph.input if value.name == "source"]
+    assert [axis.dim_value or axis.dim_param for axis in source.type.tensor_type.shape.dim] == ["B", 36, 10]
+    with pytest.raises(Exception, match=r"(?i)dimension"):
+        GraphDecoder.open(graphs).start(np.zeros((1, 30, 10), np.float32), np.array([30]), 1, 1)
+
+
+def test_convolutions_are_stored_as_float16_beside_int8() -> None:
+    sizes = {variant: build_graphs(speech(), variant).encode.ByteSize() for variant in ("fp32", "int8")}  # type: ignore[arg-type]
+    assert sizes["int8"] < 0.45 * sizes["fp32"]
