@@ -4,6 +4,7 @@ All by group: `local` numbers run from 0 to W - 1 inside a group of W neighbouri
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +26,20 @@ class Groups:
 def assign_groups(origins: Ids) -> Groups:
     """Leave every group where it is if that is among the first B' places; the rest, and repeats, fill the gaps."""
     num_groups = len(origins)
-    if (origins == np.arange(num_groups)).all():
-        return Groups(origins, origins, np.zeros(num_groups, np.bool_))
-    unique, first = np.unique(origins, return_index=True)
-    stays = first[unique < num_groups]
+    has_moved = origins >= num_groups
+    stays = origins[~has_moved]
     is_free = np.ones(num_groups, np.bool_)
-    is_free[origins[stays]] = False
-    has_moved = np.ones(num_groups, np.bool_)
-    has_moved[stays] = False
+    is_free[stays] = False
+    gaps = np.flatnonzero(is_free)
+    if len(stays) + len(gaps) > num_groups:  # some stand there more than once: the first stays
+        first = np.unique(origins, return_index=True)[1]
+        is_first = np.zeros(num_groups, np.bool_)
+        is_first[first] = True
+        has_moved |= ~is_first
+    if not len(gaps):
+        return Groups(origins, origins, has_moved)
     places = origins.copy()
-    places[has_moved] = np.flatnonzero(is_free)
+    places[has_moved] = gaps
     return Groups(origins, places, has_moved)
 
 
@@ -43,13 +48,22 @@ def assign_places(local_origins: Ids) -> Ids:
 
     Beams that survive stay; only a beam that is repeated is copied, onto one that died.
     """
-    width = local_origins.shape[1]
+    num_groups, width = local_origins.shape
+    is_free = np.ones(num_groups * width, np.bool_)
+    is_free[(local_origins + np.arange(0, num_groups * width, width)[:, None]).reshape(-1)] = False
+    if not is_free.any():
+        return local_origins
     is_same = local_origins[:, :, None] == local_origins[:, None, :]
-    moves = (is_same & np.tri(width, k=-1, dtype=np.bool_)).any(axis=2)
-    is_free = ~(local_origins[:, :, None] == np.arange(width)).any(axis=1)
+    moves = (is_same & _earlier(width)).any(axis=2)
     places = local_origins.copy()
-    places[moves] = np.nonzero(is_free)[1]  # both in the order of groups, and as many in each
+    places[moves] = np.flatnonzero(is_free) % width  # both in the order of groups, and as many in each
     return places
+
+
+@cache
+def _earlier(width: int) -> Flags:
+    """Whether the second of two rows is before the first, [W, W]."""
+    return np.tri(width, k=-1, dtype=np.bool_)
 
 
 class SharedPrefixes:
@@ -70,9 +84,9 @@ class SharedPrefixes:
         """Place p of the n-th group now holds what place `local_origins[n, p]` of group `origins[n]` held,
         `lengths` [B'] positions."""
         rows, columns = local_origins[:, :, None], local_origins[:, None, :]
-        of = groups.origins[:, None, None]
-        taken = np.empty((len(local_origins), *self._lengths.shape[1:]), np.int64)
-        taken[groups.places] = np.where(rows == columns, lengths[:, None, None], self._lengths[of, rows, columns])
+        shared = self._lengths[groups.origins[:, None, None], rows, columns]
+        taken = np.empty_like(shared)
+        taken[groups.places] = np.where(rows == columns, lengths[:, None, None], shared)
         self._lengths = taken
 
     def concat(self, other: "SharedPrefixes") -> None:

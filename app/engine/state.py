@@ -6,15 +6,14 @@ tensor has room for more groups than are in use, growing ones for more positions
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from app.decoding.interface import Ids
 from app.engine.arrays import Array, Arrays, Rows
-from app.engine.placement import SharedPrefixes, assign_groups, assign_places
+from app.engine.placement import Groups, SharedPrefixes, assign_groups, assign_places
 from app.store.manifest import StateTensor
 
 _Number = TypeVar("_Number", bound=np.generic)
@@ -24,8 +23,7 @@ LENGTH_STEP = 8  # memory's length axis is rounded up to this when it is laid ou
 SMALLEST_CAPACITY = 8  # groups; below this, rows that leave free no memory
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A tensor as IO binding wants it: the part in use, beginning at `address`."""
 
     name: str
@@ -117,24 +115,35 @@ class SlotState:
         wanted = self._order[rows].reshape(-1, self._width)  # [B', W] the place that has what the row needs
         groups = assign_groups(wanted[:, 0] // self._width)
         self._lay_out(self._capacity_for(len(groups.places)), self._memory_size, self._num_slots)
-        origins = wanted % self._width
-        local = assign_places(origins)
-        order = groups.places[:, None] * self._width + local
-        self._move_groups(groups.places[groups.has_moved], groups.origins[groups.has_moved])
-        has_moved = order != wanted
-        begins = np.zeros_like(order)
-        if self._width > 1:
-            common = self._prefixes.before(groups.origins[:, None], local, origins)
-            begins = np.where(groups.has_moved[:, None], 0, common)
-            held = np.empty_like(origins)
-            np.put_along_axis(held, local, origins, axis=1)
-            self._prefixes.take(groups, held, self._positions[wanted[:, 0]].astype(np.int64))
-        self._move_rows(order[has_moved], wanted[has_moved], begins[has_moved])
-        self._order = order.reshape(-1)
+        moved, of = groups.places[groups.has_moved], groups.origins[groups.has_moved]
+        self._move_groups(moved, of)
+        if self._width == 1:
+            self._move_rows(moved, of, None)
+            self._order = groups.places
+        else:
+            self._order = self._reorder(groups, wanted)
         if len(rows) != num_before:
             self._layout = object()
             self._shrink()
         return self
+
+    def _reorder(self, groups: Groups, wanted: Ids) -> Ids:
+        """Bring every row of the kept groups to a place of its group, with as few copies as can be -> order [R']."""
+        origins = wanted % self._width
+        local = assign_places(origins)
+        order = groups.places[:, None] * self._width + local
+        has_moved = order != wanted
+        if has_moved.any() or groups.has_moved.any():
+            common = self._prefixes.before(groups.origins[:, None], local, origins)
+            begins = np.where(groups.has_moved[:, None], 0, common)
+            self._move_rows(order[has_moved], wanted[has_moved], begins[has_moved])
+        if (local == np.arange(self._width)).all():
+            held = origins
+        else:
+            held = np.empty_like(origins)
+            held[np.arange(len(local))[:, None], local] = origins
+        self._prefixes.take(groups, held, self._positions[order[:, 0]].astype(np.int64))
+        return order.reshape(-1)
 
     def concat(self, other: Self) -> Self:
         if not len(self):
@@ -207,8 +216,8 @@ class SlotState:
             if spec.kind == "memory":
                 self._copy(spec, self._tensors, places, self._tensors, origins, longest)
 
-    def _move_rows(self, places: Ids, origins: Ids, begins: Ids) -> None:
-        """`begins` [R'] tells from which position on a row's slots differ from what is to be there."""
+    def _move_rows(self, places: Ids, origins: Ids, begins: Ids | None) -> None:
+        """`begins` [R'] tells from which position on a row's slots differ from what is to be there; None: all may."""
         if not len(places):
             return
         num_used = int(self._positions[origins].max())
