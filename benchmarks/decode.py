@@ -1,4 +1,4 @@
-"""Question: how fast is our engine beside CTranslate2 and Hugging Face on the same weights, and are the ids the same?
+"""Question: how fast is our engine beside CTranslate2, Hugging Face and optimum on the same weights; are ids the same?
 
 Every contender decodes the same sources at several batch sizes, greedy and with a beam of four, in alternating order
 within one run; all on one thread. Two models: `marian`, random weights of the sizes of a Marian model (6+6 layers of
@@ -10,8 +10,9 @@ On a GPU (make bench-gpu) all run there in float16, at other batch sizes:
 
     SEQ2SERVE_DATA=... python -m benchmarks.decode --run runs/translate-en-de --device cuda --batches 1 64 256
 
-Needs CTranslate2 and Transformers (pip install ctranslate2 transformers) beside the packages of training.
-Hugging Face `generate` runs in float32, greedily, at 1 and 32 rows, in the first rounds only: it is slow.
+Needs CTranslate2 and Transformers (pip install ctranslate2 transformers) beside the packages of training; with
+optimum-onnx installed, ONNX Runtime through optimum takes part too. Hugging Face `generate`, which both go through,
+runs in float32, greedily, at 1 and 32 rows, in the first rounds only: it is slow.
 """
 
 import argparse
@@ -34,20 +35,22 @@ from app.decoding.running import generate
 from app.engine.session import Device
 from app.store.manifest import VariantName
 from app.text.tokenizer import EOS_ID, PAD_ID
-from benchmarks import ctranslate2_model, hugging_face
+from benchmarks import ctranslate2_model, hugging_face, optimum_engine
 from benchmarks.record import RESULTS, machine, make_console, version_of, write_result
 from benchmarks.subjects import Subject, exported, marian, trained
 
 BASE = {"cpu": "CTranslate2 int8", "cuda": "CTranslate2 fp16"}
-HUGGING_FACE, HUGGING_FACE_ROUNDS = "Hugging Face", 3
+HUGGING_FACE, OPTIMUM = "Hugging Face", "optimum"
+SLOW, SLOW_ROUNDS = (HUGGING_FACE, OPTIMUM), 3
 
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "ctranslate2", "transformers", "torch")
+PACKAGES = ("onnxruntime", "onnxruntime-gpu", "ctranslate2", "transformers", "optimum-onnx", "torch")
 # Pairs whose ids are compared.
 SAME_ARITHMETIC = (
     ("ours int8", "CTranslate2 int8"),
     ("ours int8", "ours fp32"),
     ("ours fp32", "CTranslate2 fp32"),
     ("ours fp32", HUGGING_FACE),
+    ("ours fp32", OPTIMUM),
     ("ours fp16", "CTranslate2 fp16"),
 )
 
@@ -101,8 +104,16 @@ def ctranslate2(subject: Subject, compute_type: str, folder: Path, device: Devic
 
 def hugging_face_fp(subject: Subject, device: Device) -> Decode:
     marian = hugging_face.convert(subject.model, subject.vocabulary_size).to(device)
-    if device == "cuda":
-        marian = marian.half()
+    return generating(subject, marian.half() if device == "cuda" else marian, device)
+
+
+def optimum(subject: Subject, folder: Path) -> Decode:
+    marian = hugging_face.convert(subject.model, subject.vocabulary_size)
+    return generating(subject, optimum_engine.open_exported(marian, folder), "cpu")
+
+
+def generating(subject: Subject, marian: Any, device: Device) -> Decode:
+    """Whatever decodes by Transformers' `generate`."""
 
     def decode(sources: Sequence[Source], beam_size: int) -> Targets:
         rows = [torch.from_numpy(source) for source in sources]
@@ -131,11 +142,13 @@ def contenders(subject: Subject, folder: Path, device: Device) -> dict[str, Deco
         }
     if subject.model.config.norm == "post":
         found[HUGGING_FACE] = hugging_face_fp(subject, device)
+        if device == "cpu" and optimum_engine.is_installed():
+            found[OPTIMUM] = optimum(subject, folder / "optimum")
     return found
 
 
 def takes_part(contender: str, batch: int, beam_size: int, number: int) -> bool:
-    return contender != HUGGING_FACE or (batch in (1, 32) and beam_size == 1 and number <= HUGGING_FACE_ROUNDS)
+    return contender not in SLOW or (batch in (1, 32) and beam_size == 1 and number <= SLOW_ROUNDS)
 
 
 def measure(
