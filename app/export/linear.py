@@ -43,6 +43,18 @@ def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None, lar
     return y if added is None else graph.op("Add", y, added)
 
 
+def relu_linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight, largest: float | None) -> str:
+    """max(x, 0) @ weight.T + bias, as `linear`. With a range, int8 needs no Relu: codes begin at 0, and there are twice
+    as many for what is above."""
+    if graph.variant != "int8" or largest is None:
+        return linear(graph, graph.op("Relu", x), weight, bias, largest)
+    codes, scales = quantize(weight)
+    step, zero = graph.constant(largest / (2 * LEVELS + 1), np.float32), graph.constant(0, np.uint8)
+    quantized = graph.op("QuantizeLinear", x, step, zero)
+    names = graph.constant(codes.T, np.int8), step, graph.constant(scales, np.float32)
+    return graph.op("MatMulIntegerToFloat", quantized, *names, zero, "", graph.floats(bias), domain=CONTRIB)
+
+
 def _product_int8(
     graph: GraphBuilder,
     x: str,

@@ -22,7 +22,7 @@ from app.export.blocks import (
 )
 from app.export.builder import CONTRIB, GraphBuilder, as_array
 from app.export.copying import add_copy_memory
-from app.export.linear import Embedding, linear, stored_small
+from app.export.linear import Embedding, linear, relu_linear, stored_small
 from app.export.top_k import add_head, projection_table
 from app.models.attention import CrossAttention, SelfAttention
 from app.models.transformer import DecoderLayer, EncoderLayer, FeedForward, Residual, Transformer
@@ -137,12 +137,13 @@ def _after(graph: GraphBuilder, residual: Residual, x: str, y: str) -> str:
 
 def _feed_forward(graph: GraphBuilder, layer: FeedForward, residual: Residual, x: str) -> str:
     hidden = layer_linear(graph, layer.up, _before(graph, residual, x))
+    if layer.activation is nn.functional.relu:
+        weight, bias = as_array(layer.down.weight), as_array(layer.down.bias)
+        return _after(graph, residual, x, relu_linear(graph, hidden, weight, bias, graph.ranges.get(layer.down)))
     return _after(graph, residual, x, layer_linear(graph, layer.down, _activation(graph, layer, hidden)))
 
 
 def _activation(graph: GraphBuilder, layer: FeedForward, x: str) -> str:
-    if layer.activation is nn.functional.relu:
-        return graph.op("Relu", x)
     if layer.activation is nn.functional.gelu:
         return graph.op("Gelu", x, domain=CONTRIB)
     if layer.activation is nn.functional.silu:

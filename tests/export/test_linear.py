@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto
 
 from app.export.builder import GraphBuilder
-from app.export.linear import linear, quantize
+from app.export.linear import linear, quantize, relu_linear
 from app.store.manifest import VariantName
 from tests.export.running import Array, open_graph, run
 
@@ -63,3 +63,19 @@ def test_fast_int8_multiplies_as_the_exact_form_does_but_for_rounding() -> None:
     expected = x @ weight.T + bias
     found = product(x, weight, bias, variant="int8-fast")
     assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("is_unsigned", [False, True])
+def test_a_relu_before_a_product_costs_no_precision_and_no_operator(is_unsigned: bool) -> None:
+    draw = np.random.default_rng(7)
+    x, weight = draw.standard_normal((6, 32), np.float32), draw.standard_normal((16, 32), np.float32)
+    bias, largest = draw.standard_normal(16, np.float32), float(np.abs(x).max())
+    graph = GraphBuilder("product", "int8")
+    graph.input("x", TensorProto.FLOAT, ["R", 32])
+    graph.output("y", TensorProto.FLOAT, ["R", 16])
+    graph.op("Identity", relu_linear(graph, "x", weight, bias, largest), out="y")
+    model = graph.model()
+    assert "Relu" not in {node.op_type for node in model.graph.node}
+    found = run(open_graph(model, is_unsigned=is_unsigned), {"x": x})["y"]
+    expected = np.maximum(x, 0) @ weight.T + bias
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
