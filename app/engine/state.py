@@ -248,7 +248,7 @@ class SlotState:
         mine, capacity = self._num_groups, len(self._memory_lengths)
         longest, num_slots = int(self.memory_lengths.max(initial=0)), self._slots_for(self.num_used)
         self._lay_out(
-            2 * mine if 4 * mine <= capacity and capacity > SMALLEST_CAPACITY else capacity,
+            2 * mine if 8 * mine <= capacity and capacity > SMALLEST_CAPACITY else capacity,
             # Unlike the rest, padding of the memory costs time at every step.
             _rounded(longest) if 2 * _rounded(longest) <= self._memory_size else self._memory_size,
             num_slots if 4 * num_slots <= self._num_slots else self._num_slots,
