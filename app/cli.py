@@ -61,7 +61,9 @@ def evaluate(
     test_set: Annotated[
         list[str] | None, typer.Option("--set", help="Test sets of the recipe; all by default.")
     ] = None,
-    files: Annotated[list[str] | None, typer.Option("--file", help="A TSV, or a source and a reference file.")] = None,
+    files: Annotated[
+        list[str] | None, typer.Option("--file", help="A TSV, or a source and a reference file; of speech a manifest.")
+    ] = None,
     direction: Annotated[str | None, typer.Option(help="SOURCE-TARGET of the --file, as en-de.")] = None,
     beam_size: Annotated[int | None, typer.Option(min=1, max=64, help="The recipe's where not given.")] = None,
     variant: Variant = None,
@@ -70,12 +72,12 @@ def evaluate(
     store: Store = DEFAULT_STORE,
     output: Annotated[Path | None, typer.Option(help="Write the scores as JSON.")] = None,
 ) -> None:
-    """BLEU and chrF, with signatures and intervals, of a published model or of a run's best weights."""
-    from app.commands.evaluate import evaluate_all, file_test_set, recipe_test_sets, write_records
+    """BLEU and chrF, ROUGE, or WER and CER, with intervals, of a published model or of a run's best weights."""
+    from app.commands.evaluate import evaluate_all, file_test_sets, recipe_test_sets, write_records
     from app.commands.loading import open_model
 
     opened = open_model(model, store, variant, device, threads)
-    tests = [file_test_set(files, direction)] if files else recipe_test_sets(opened, data, test_set or [])
+    tests = file_test_sets(opened, files, direction) if files else recipe_test_sets(opened, data, test_set or [])
     records = evaluate_all(opened, tests, beam_size, _console())
     if output is not None:
         write_records(records, output)
@@ -112,11 +114,14 @@ def import_(
     store: Store = DEFAULT_STORE,
     keep_fp16: Annotated[bool, typer.Option("--keep-fp16", help="Publish the fp16 graphs, for CUDA, too.")] = False,
     keep_fp32: Annotated[bool, typer.Option("--keep-fp32", help="Publish the fp32 graphs too.")] = False,
+    with_weights: Annotated[
+        bool, typer.Option("--with-weights", help="Publish the weights too, so that `train --from` can start there.")
+    ] = False,
 ) -> None:
     """Read a public model (Whisper), export it to ONNX, hold it against PyTorch, and publish it in the store."""
     from app.commands.import_ import import_model
 
-    import_model(reference, store, name, version, keep_fp16, keep_fp32, _console())
+    import_model(reference, store, name, version, keep_fp16, keep_fp32, with_weights, _console())
 
 
 @app.command()

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from app.models import build_model
 from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from app.training.batching import Batch, Batches
+from app.training.batching import Batch, TextBatches
 from app.training.corpus import Corpus, prepare_tokenizer
 from app.training.loop import Place, Trainer
 from app.training.optimizer import learning_rate
@@ -79,13 +79,13 @@ def make_recipe(arguments: argparse.Namespace) -> Recipe:
     )
 
 
-def load_batches(recipe: Recipe, num_sentences: int, folder: Path) -> tuple[Batches, Validation]:
+def load_batches(recipe: Recipe, num_sentences: int, folder: Path) -> tuple[TextBatches, Validation]:
     corpus = Corpus(recipe, Path(os.environ["SEQ2SERVE_DATA"]))
     corpus.train = random.Random(1).sample(corpus.train, num_sentences)
     tokenizer = prepare_tokenizer(recipe, corpus, folder / "tokenizer.model")
 
-    def batches(examples: list[Any]) -> Batches:
-        return Batches(
+    def batches(examples: list[Any]) -> TextBatches:
+        return TextBatches(
             examples,
             tokenizer,
             recipe.languages,
@@ -97,7 +97,7 @@ def load_batches(recipe: Recipe, num_sentences: int, folder: Path) -> tuple[Batc
     return batches(corpus.train), Validation(batches(corpus.dev), recipe)
 
 
-def ours(recipe: Recipe, batches: Batches, validation: Validation, chosen: list[Batch], folder: Path) -> Contender:
+def ours(recipe: Recipe, batches: TextBatches, validation: Validation, chosen: list[Batch], folder: Path) -> Contender:
     model = build_model(recipe.model, batches.tokenizer.vocabulary_size)
     trainer = Trainer(recipe, model, batches, validation, folder, CPU)
     return Contender(
@@ -254,7 +254,7 @@ def run_window(contender: Contender, numbers: range, chosen: list[Batch]) -> Non
 
 
 def find_contenders(
-    recipe: Recipe, batches: Batches, validation: Validation, chosen: list[Batch], folder: Path
+    recipe: Recipe, batches: TextBatches, validation: Validation, chosen: list[Batch], folder: Path
 ) -> tuple[list[Contender], dict[str, str]]:
     contenders, missing = [ours(recipe, batches, validation, chosen, folder)], {}
     for build in (marian, joeynmt):

@@ -8,7 +8,9 @@ from app.training.recipe import Recipe
 
 def model_card(recipe: Recipe, evaluation: Mapping[str, Any]) -> str:
     """The card as Markdown. `evaluation` is what evaluation.json holds: `test` has records by variant."""
-    directions = ", ".join(f"{source} to {target}" for source, target in recipe.data.directions)
+    directions = ", ".join(
+        source if source == target else f"{source} to {target}" for source, target in recipe.data.directions
+    )
     corpora = "\n".join(f"- `{file}`" for text in recipe.data.train for file in text.files)
     return f"""# {recipe.name}
 

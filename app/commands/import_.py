@@ -31,6 +31,7 @@ def import_model(
     version: str | None,
     keep_fp16: bool,
     keep_fp32: bool,
+    with_weights: bool,
     console: Console,
 ) -> Path:
     """Read, export, gate, publish -> the version's folder. Promotion is for the user."""
@@ -71,7 +72,13 @@ def import_model(
     keep += ["fp16"] if keep_fp16 else []
     keep += ["fp32"] if keep_fp32 else []
     published = export_artifact(
-        imported.model, description, gates, Registry(store), keep=keep, report=lambda line: console.print(line)
+        imported.model,
+        description,
+        gates,
+        Registry(store),
+        keep=keep,
+        with_weights=with_weights,
+        report=lambda line: console.print(line),
     )
     console.print(
         f"published {name} {description.version}; it answers after: seq2serve promote {name} {description.version}",

@@ -1,27 +1,33 @@
 """`seq2serve export`, and the end of `seq2serve train`: a run's best weights become a published version."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 from rich.console import Console
 
 from app.commands.card import model_card
-from app.commands.evaluate import evaluate_all, recipe_test_sets
+from app.commands.evaluate import TestSet, evaluate_all, recipe_test_sets, sources_of, spoken_test_sets
+from app.commands.import_ import LOGIT_TOLERANCE as IMPORTED_LOGIT_TOLERANCE
 from app.commands.loading import OpenModel, open_run
-from app.decoding.interface import StepModel
+from app.decoding.interface import Source, StepModel
 from app.evaluation.evaluate import evaluate
 from app.export.artifact import Description, Gates, export_artifact
+from app.export.parity import LOGIT_TOLERANCE
 from app.store.manifest import VariantName
 from app.store.registry import Registry
-from app.text.cleaning import normalize
-from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from app.training.corpus import read_pairs
-from app.training.recipe import Recipe
 from app.training.run import Run
+
+T = TypeVar("T")
 
 # Dev sentences a direction that parity is shown on, and that the variants are scored on.
 NUM_PARITY = 250
 NUM_SCORED = 500
+# Frames of speech that parity is shown on.
+NUM_PARITY_FRAMES = 36_000
 
 
 def publish_run(
@@ -38,33 +44,44 @@ def publish_run(
     """Export, gate, score on the recipe's test sets, publish -> the version's folder. Promotion is for the user."""
     run = Run(folder)
     opened = open_run(folder, "cpu")
-    recipe = opened.recipe
+    recipe, vocabulary = opened.recipe, run.vocabulary()
+    is_speech = opened.speech is not None
     dev = DevSet(opened, data)
     description = Description(
         name=name or recipe.name,
         version=version or datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
         task=recipe.task,
         architecture=recipe.model.architecture,
-        directions=recipe.data.directions,
+        directions=() if is_speech else recipe.data.directions,
         tokenizer_file=run.tokenizer_path,
+        tokenizer_kind=vocabulary.kind,
         language_ids=opened.language_ids,
         lower_case=recipe.cleaning.lower_case,
-        pad_id=PAD_ID,
-        unk_id=UNK_ID,
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
+        pad_id=vocabulary.pad_id,
+        unk_id=vocabulary.unk_id,
+        bos_id=vocabulary.bos_id,
+        eos_id=vocabulary.eos_id,
         max_source_length=recipe.max_source_length,
         max_target_length=recipe.model.max_length,
         recipe_text=run.recipe_path.read_text("utf-8"),
         card=lambda evaluation: model_card(recipe, evaluation),
+        speech=opened.speech,
         default_search=recipe.search.model_dump(),
     )
 
     def test_scores(variant: VariantName, model: StepModel) -> object:
-        exported = OpenModel(f"{recipe.name} {variant}", model, opened.tokenizer, opened.language_ids, recipe)
+        exported = replace(opened, name=f"{recipe.name} {variant}", model=model)
         return evaluate_all(exported, recipe_test_sets(exported, data, []), None, console)
 
-    gates = Gates(dev.sources[: 2 * NUM_PARITY], dev.score, test_scores=test_scores)
+    gates = Gates(
+        dev.parity_sources(),
+        dev.score,
+        test_scores=test_scores,
+        prefix=vocabulary.prefix,
+        # As `seq2serve import` exports them: see there.
+        is_calibrated=not run.is_imported,
+        logit_tolerance=IMPORTED_LOGIT_TOLERANCE if run.is_imported else LOGIT_TOLERANCE,
+    )
     keep: list[VariantName] = ["int8", "fp16"]
     keep += ["fp32"] if keep_fp32 else []
     keep += ["int8-fast"] if keep_fast else []
@@ -87,39 +104,63 @@ def publish_run(
 
 
 class DevSet:
-    """The recipe's dev pairs, directions in turn, spread over the whole set."""
+    """The recipe's dev set, directions in turn, spread over the whole set."""
 
     def __init__(self, opened: OpenModel, data: Path) -> None:
-        self.recipe: Recipe = opened.recipe
-        self.detokenize = opened.tokenizer.decode
-        by_direction = []
-        for direction in self.recipe.data.directions:
-            chosen = self._pairs(direction, data)
-            texts = [normalize(source, self.recipe.cleaning) for source, _ in chosen]
-            sources = opened.sources(texts, direction[1])
-            by_direction.append(list(zip(sources, [[target] for _, target in chosen], strict=True)))
+        self.recipe = opened.recipe
+        self.opened = opened
+        tests = self._recordings(data) if opened.speech is not None else self._texts(data)
+        by_direction = [zip(sources_of(opened, test), test.references, strict=True) for test in tests]
         mixed = [example for examples in zip(*by_direction, strict=False) for example in examples]
         self.sources = [source for source, _ in mixed]
         self.references = [reference for _, reference in mixed]
 
-    def _pairs(self, direction: tuple[str, str], data: Path) -> list[tuple[str, str]]:
-        pairs = []
-        for text in self.recipe.data.dev:
-            if text.languages == direction:
-                pairs += read_pairs(text, data)
-            elif text.languages == direction[::-1]:
-                pairs += [(second, first) for first, second in read_pairs(text, data)]
-        return pairs[:: max(1, len(pairs) // NUM_SCORED)][:NUM_SCORED]
+    def _texts(self, data: Path) -> list[TestSet]:
+        """The pairs of every direction."""
+        sets = []
+        for direction in self.recipe.data.directions:
+            pairs = []
+            for text in self.recipe.data.dev:
+                if text.languages == direction:
+                    pairs += read_pairs(text, data)
+                elif text.languages == direction[::-1]:
+                    pairs += [(second, first) for first, second in read_pairs(text, data)]
+            pairs = _spread(pairs)
+            sources, references = [source for source, _ in pairs], [[target] for _, target in pairs]
+            sets.append(TestSet("dev", direction, sources, references))
+        return sets
+
+    def _recordings(self, data: Path) -> list[TestSet]:
+        """What is spoken, in the one direction that there is."""
+        found = [test for text in self.recipe.data.dev for test in spoken_test_sets("dev", text, data)]
+        sources = [source for test in found for source in test.sources if not isinstance(source, str)]
+        references = [reference for test in found for reference in test.references]
+        return [TestSet("dev", found[0].direction, _spread(sources), _spread(references))]
+
+    def parity_sources(self) -> list[Source]:
+        """Those that PyTorch and ONNX Runtime are compared on."""
+        if self.opened.speech is None:
+            return self.sources[: 2 * NUM_PARITY]
+        ends = np.cumsum([len(source) for source in self.sources])
+        return self.sources[: max(1, int(np.searchsorted(ends, NUM_PARITY_FRAMES, side="right")))]
 
     def score(self, model: StepModel) -> float:
-        """BLEU over all directions together, or the mean of the ROUGE scores, by the recipe's search."""
+        """BLEU over all directions together, the mean of the ROUGE scores, or 100 - WER, by the recipe's search."""
         evaluation = evaluate(
             self.recipe.task,
             model,
             self.sources,
             self.references,
-            self.detokenize,
+            self.opened.tokenizer.decode,
             search=self.recipe.search.model_dump(),
+            beginning=self.opened.beginning(self.recipe.data.directions[0][1]),
         )
+        if self.recipe.task == "transcribe":
+            return 100 - evaluation.scores[0].value
         scores = evaluation.scores if self.recipe.task == "summarize" else evaluation.scores[:1]
         return sum(score.value for score in scores) / len(scores)
+
+
+def _spread(examples: list[T]) -> list[T]:
+    """At most so many as are scored, from everywhere in the set."""
+    return examples[:: max(1, len(examples) // NUM_SCORED)][:NUM_SCORED]

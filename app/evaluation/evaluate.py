@@ -6,9 +6,9 @@ from typing import Literal
 
 from app.decoding.interface import Hypothesis, SearchOptions, Source, StepModel
 from app.decoding.running import generate
-from app.evaluation.scores import Score, summary_scores, translation_scores
+from app.evaluation.scores import Score, summary_scores, transcript_scores, translation_scores
 
-Task = Literal["translate", "summarize"]
+Task = Literal["translate", "summarize", "transcribe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,20 @@ class Evaluation:
     scores: list[Score]
 
 
-def max_target_length(source_length: int) -> int:
-    """How many target tokens a source of `source_length` tokens may take: room for any real translation."""
-    return 2 * source_length + 16
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Every target is made to begin with `prefix`, and goes on with none of `suppressed_first`."""
+
+    prefix: tuple[int, ...] = ()
+    suppressed_first: tuple[int, ...] = ()
+
+
+ANY_BEGINNING = Beginning()
+
+
+def max_target_length(source: Source) -> int:
+    """How many target tokens a source may take: room for any real translation, or for fast speech in letters."""
+    return 2 * len(source) + 16 if source.ndim == 1 else len(source) // 2 + 16
 
 
 def search_sources(
@@ -29,6 +40,7 @@ def search_sources(
     sources: Sequence[Source],
     search: Mapping[str, float],
     on_finished: Callable[[int], None] | None = None,
+    beginning: Beginning = ANY_BEGINNING,
 ) -> list[Hypothesis]:
     """The best hypothesis of every source, in order. `on_finished` is told how many have just ended.
 
@@ -37,11 +49,13 @@ def search_sources(
     """
     options = [
         SearchOptions(
-            max_length=min(int(search.get("max_length", 0)) or max_target_length(len(source)), model.max_target_length),
+            max_length=min(int(search.get("max_length", 0)) or max_target_length(source), model.max_target_length),
             min_length=int(search.get("min_length", 0)),
             no_repeat_ngram=int(search.get("no_repeat_ngram", 0)),
             beam_size=int(search["beam_size"]),
             length_penalty=search["length_penalty"],
+            prefix=beginning.prefix,
+            suppressed_first=beginning.suppressed_first,
         )
         for source in sources
     ]
@@ -57,10 +71,12 @@ def evaluate(
     *,
     search: Mapping[str, float],
     on_finished: Callable[[int], None] | None = None,
+    beginning: Beginning = ANY_BEGINNING,
 ) -> Evaluation:
-    """Decode and score; sources [S] as the encoder reads them, of a translation its first reference counts."""
-    hypotheses = search_sources(model, sources, search, on_finished)
+    """Decode and score; sources as the encoder reads them; but for summaries the first reference counts."""
+    hypotheses = search_sources(model, sources, search, on_finished, beginning)
     texts = [detokenize(hypothesis.ids) for hypothesis in hypotheses]
     if task == "summarize":
         return Evaluation(texts, summary_scores(texts, references))
-    return Evaluation(texts, translation_scores(texts, [own[0] for own in references]))
+    firsts = [own[0] for own in references]
+    return Evaluation(texts, (transcript_scores if task == "transcribe" else translation_scores)(texts, firsts))

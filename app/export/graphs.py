@@ -10,10 +10,12 @@ from app.errors import ExportError
 from app.export import convolutional, rnn, transformer
 from app.export.builder import GraphBuilder
 from app.export.speech import build_encode as build_speech_encode
+from app.export.speech import build_recurrent_encode
 from app.models.convolutional import Convolutional
 from app.models.interface import Seq2Seq
 from app.models.rnn import Rnn
 from app.models.speech import Speech
+from app.models.speech_rnn import SpeechRnn
 from app.models.transformer import Transformer
 from app.store import manifest
 from app.store.manifest import StateTensor, VariantName
@@ -54,7 +56,10 @@ def build_graphs(
         convolutional.build_encode(model, encode)
         convolutional.build_step(model, step)
     elif isinstance(model, Rnn):
-        rnn.build_encode(model, encode)
+        if isinstance(model, SpeechRnn):
+            build_recurrent_encode(model, encode)
+        else:
+            rnn.build_encode(model, encode)
         rnn.build_step(model, step)
     else:
         raise ExportError(f"{type(model).__name__} has no graph form; add it to app/export/graphs.py")

@@ -21,8 +21,15 @@ def build_encode(model: Rnn, graph: GraphBuilder) -> None:
     """source [B, S] -> memory, its keys [B, S, D] and the first values of the decoder's state [B, D]."""
     source = graph.input("source", TensorProto.INT64, ["B", "S"])
     lengths = graph.input("source_lengths", TensorProto.INT64, ["B"])
-    width = model.config.width
     embedded = Embedding(graph, as_array(model.embedding.weight)).lookup(source)
+    memory = add_encoder(model, graph, embedded, lengths)
+    if model.copy is not None:
+        add_copy_memory(graph, model.copy, memory, source, by_position=True)
+
+
+def add_encoder(model: Rnn, graph: GraphBuilder, embedded: str, lengths: str) -> str:
+    """The encoder over embedded [B, S, D], and all outputs but a copy mechanism's -> memory [S, B, D]."""
+    width = model.config.width
     memory, summary = _read(graph, model, embedded, lengths)
     zeros = graph.op("Mul", summary, graph.floats(0.0))
     for index, bridge in enumerate(model.bridges):
@@ -39,9 +46,8 @@ def build_encode(model: Rnn, graph: GraphBuilder) -> None:
             out = graph.output(name, graph.float_type, ["B", "S", width])
             graph.op("Transpose", value, perm=[1, 0, 2], out=out)
         graph.op("Identity", zeros, out=graph.output("context", graph.float_type, ["B", width]))
-    if model.copy is not None:
-        add_copy_memory(graph, model.copy, memory, source, by_position=True)
     declare_memory_lengths(graph, lengths)
+    return memory
 
 
 def build_step(model: Rnn, graph: GraphBuilder) -> None:

@@ -8,15 +8,17 @@ from app.models.convolutional import Convolutional, ConvolutionalConfig
 from app.models.interface import Seq2Seq
 from app.models.rnn import Rnn, RnnConfig
 from app.models.speech import Speech, SpeechConfig
+from app.models.speech_rnn import SpeechRnn, SpeechRnnConfig
 from app.models.transformer import Transformer, TransformerConfig
 
 ModelConfig = Annotated[
-    TransformerConfig | RnnConfig | ConvolutionalConfig | SpeechConfig, Field(discriminator="architecture")
+    TransformerConfig | RnnConfig | ConvolutionalConfig | SpeechConfig | SpeechRnnConfig,
+    Field(discriminator="architecture"),
 ]
 
 
 def build_model(
-    config: TransformerConfig | RnnConfig | ConvolutionalConfig | SpeechConfig, vocabulary_size: int
+    config: TransformerConfig | RnnConfig | ConvolutionalConfig | SpeechConfig | SpeechRnnConfig, vocabulary_size: int
 ) -> Seq2Seq:
     """An untrained model of the configured architecture, on the CPU, in float32."""
     if isinstance(config, SpeechConfig):
@@ -25,4 +27,6 @@ def build_model(
         return Transformer(config, vocabulary_size)
     if isinstance(config, ConvolutionalConfig):
         return Convolutional(config, vocabulary_size)
+    if isinstance(config, SpeechRnnConfig):
+        return SpeechRnn(config, vocabulary_size)
     return Rnn(config, vocabulary_size)

@@ -18,8 +18,8 @@ CELLS: dict[str, tuple[Any, Any]] = {
 }
 
 
-class RnnConfig(BaseModel):
-    """Sizes and options of a recurrent model.
+class RnnOptions(BaseModel):
+    """Sizes and options of a recurrent model, whatever it reads.
 
     `attention`: none (the source only through the first hidden state), additive (Bahdanau 2015), dot or general
     (Luong 2015, input feeding). A bidirectional encoder has `width` / 2 units in each direction.
@@ -27,7 +27,6 @@ class RnnConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    architecture: Literal["rnn"] = "rnn"
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
     width: int = Field(256, ge=8, multiple_of=2)
     encoder_layers: int = Field(1, ge=1)
@@ -38,6 +37,12 @@ class RnnConfig(BaseModel):
     copying: bool = Field(False, description="A copy mechanism: see app/models/copying.py.")
     dropout: float = Field(0.2, ge=0, lt=1)
     max_length: int = Field(512, ge=2, description="Tokens a source or target may have.")
+
+
+class RnnConfig(RnnOptions):
+    """A recurrent model over tokens."""
+
+    architecture: Literal["rnn"] = "rnn"
 
 
 class MemoryAttention(nn.Module):
@@ -71,7 +76,7 @@ class Rnn(Seq2Seq):
     are fed into the next step (Luong 2015, 3.3). The first hidden state is made from the encoder's last states.
     """
 
-    def __init__(self, config: RnnConfig, vocabulary_size: int) -> None:
+    def __init__(self, config: RnnOptions, vocabulary_size: int) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -114,18 +119,23 @@ class Rnn(Seq2Seq):
         return specs + self._copy_specs(width)
 
     def encode(self, source: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        memory, summary = self._read(source, lengths)
+        memory, summary, lengths = self._read(source, lengths)
         return self._first_state(memory, summary, lengths) | self._copy_state(memory, source)
 
-    def _read(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """-> memory [B, S, D], zero in the padding, and the last layer's last states [B, D]."""
-        embedded = self.dropout(self.embedding(source))
+    def _embed_source(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder's layers read [B, S, D], and its real lengths [B]."""
+        return self.dropout(self.embedding(source)), lengths
+
+    def _read(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """-> memory [B, S, D], zero in the padding, the last layer's last states [B, D], and the real lengths [B]."""
+        embedded, lengths = self._embed_source(source, lengths)
         packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, last = self.encoder(packed)
-        memory, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True, total_length=source.shape[1])
+        memory, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1])
         hidden = last[0] if self.config.cell == "lstm" else last  # [layers * directions, B, D / directions]
         directions = 2 if self.config.bidirectional else 1
-        return memory, torch.cat(list(hidden[-directions:]), dim=-1)  # forward and backward of the last layer
+        summary = torch.cat(list(hidden[-directions:]), dim=-1)  # forward and backward of the last layer
+        return memory, summary, lengths
 
     def _first_state(self, memory: Tensor, summary: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         state = {"memory_lengths": lengths}
@@ -168,7 +178,7 @@ class Rnn(Seq2Seq):
         return self.dropout(features), state
 
     def decode(self, source: Tensor, lengths: Tensor, target: Tensor) -> Decoded:
-        memory, summary = self._read(source, lengths)
+        memory, summary, lengths = self._read(source, lengths)
         state = self._first_state(memory, summary, lengths)
         embedded = self.dropout(self.embedding(target))
         features = []

@@ -1,5 +1,6 @@
 """Speech to text: a Transformer whose encoder reads log-mel frames through two convolutions (Radford 2022, Whisper)."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -36,6 +37,20 @@ class SpeechConfig(TransformerOptions):
         return self
 
 
+def convolve(
+    convolutions: Sequence[nn.Conv1d], source: Tensor, lengths: Tensor, *, is_masked: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Convolutions with GELU over frames: source [B, F, M] -> [B, S, D], and the real lengths [B] of that."""
+    x = source.transpose(1, 2)  # [B, M, F]
+    for convolution in convolutions:
+        if is_masked:
+            # It looks over a source's end: it must find there what it finds behind the longest one.
+            x = x * length_mask(lengths, x.shape[2])[:, None, :]
+        x = functional.gelu(convolution(x))
+        lengths = (lengths + convolution.stride[0] - 1) // convolution.stride[0]
+    return x.transpose(1, 2), lengths
+
+
 class Speech(Transformer):
     """The Transformer over frames: memory has one position for every two of them."""
 
@@ -54,15 +69,10 @@ class Speech(Transformer):
 
     def _embed_source(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """source [B, F, M] -> [B, ceil(F / 2), D]."""
-        x = source.transpose(1, 2)  # [B, M, F]
-        if self.config.has_fixed_window:
-            if source.shape[1] != self.config.max_frames or bool((lengths != self.config.max_frames).any()):
-                raise ValueError(f"source {list(source.shape)}: every one must have {self.config.max_frames} frames")
-            x = functional.gelu(self.convolution_1(x))
-        else:
-            # A convolution looks over a source's end: it must find there what it finds behind the longest one.
-            is_real = length_mask(lengths, source.shape[1])[:, None, :]
-            x = functional.gelu(self.convolution_1(x * is_real)) * is_real
-        x = functional.gelu(self.convolution_2(x)).transpose(1, 2)
-        x = x + self.source_position_table[: x.shape[1]]
-        return self.dropout(x), (lengths + SUBSAMPLING - 1) // SUBSAMPLING
+        if self.config.has_fixed_window and (
+            source.shape[1] != self.config.max_frames or bool((lengths != self.config.max_frames).any())
+        ):
+            raise ValueError(f"source {list(source.shape)}: every one must have {self.config.max_frames} frames")
+        convolutions = (self.convolution_1, self.convolution_2)
+        x, lengths = convolve(convolutions, source, lengths, is_masked=not self.config.has_fixed_window)
+        return self.dropout(x + self.source_position_table[: x.shape[1]]), lengths

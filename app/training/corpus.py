@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -152,7 +153,14 @@ class Corpus:
                     yield sentence
 
 
-def prepare_tokenizer(recipe: Recipe, corpus: Corpus, path: Path) -> SentencePieceTokenizer:
+class Sentences(Protocol):
+    """What a tokenizer is learned from."""
+
+    def sentences(self) -> Iterator[str]:
+        """Every training text."""
+
+
+def prepare_tokenizer(recipe: Recipe, corpus: Sentences, path: Path) -> SentencePieceTokenizer:
     """The run's tokenizer: learned from the corpus at first, loaded from `path` after that."""
     if not path.exists():
         symbols = [MASK] if recipe.task == "summarize" else []

@@ -19,12 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from app.errors import TrainingError
 from app.models.interface import Seq2Seq
-from app.text.tokenizer import PAD_ID
 from app.training import checkpoint
 from app.training.batching import Batch, Batches
 from app.training.checkpoint import Progress
 from app.training.objective import Objective
-from app.training.optimizer import MovingAverage, build_optimizer, gradient_norm, learning_rate
+from app.training.optimizer import MovingAverage, build_optimizer, freeze, gradient_norm, learning_rate
 from app.training.progress import RunMonitor
 from app.training.recipe import Recipe
 from app.training.validation import Validation
@@ -33,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # A smoothed loss this many nats above its lowest means that training has come apart.
 DIVERGENCE_NATS = 1.5
+# What is better the lower it is.
+LOWER_IS_BETTER = ("loss", "wer", "cer")
 StopReason = Literal["finished", "early stopping", "interrupted"]
 
 
@@ -107,10 +108,11 @@ class Trainer:
         self.folder = folder
         self.place = place
         self.progress = Progress()
+        freeze(model, recipe.optimization.freeze)
         self.optimizer = build_optimizer(model, recipe.optimization)
         self.average = MovingAverage(model, recipe.optimization.ema_decay) if recipe.optimization.ema_decay else None
         self.scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.training.precision == "fp16")
-        objective = Objective(model, PAD_ID, recipe.optimization.label_smoothing)
+        objective = Objective(model, batches.vocabulary.pad_id, recipe.optimization.label_smoothing)
         self.objective: nn.Module = DistributedDataParallel(objective) if place.world_size > 1 else objective
         self.stop = StopSignal()
 
@@ -276,7 +278,7 @@ class Trainer:
         if self.place.is_first:
             with self._averaged():
                 metrics = self.validation.run(self.model)
-                metric = metrics[f"dev/{schedule.metric}"] * (-1 if schedule.metric == "loss" else 1)
+                metric = metrics[f"dev/{schedule.metric}"] * (-1 if schedule.metric in LOWER_IS_BETTER else 1)
                 if progress.best_metric is None or metric > progress.best_metric:
                     progress.best_metric, progress.best_step = metric, progress.step
                     progress.evaluations_without_gain = 0

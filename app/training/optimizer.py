@@ -1,12 +1,23 @@
 """Optimizers, learning-rate schedules and the moving average of the weights."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from app.errors import RecipeError
 from app.training.recipe import Optimization
+
+
+def freeze(model: nn.Module, beginnings: Sequence[str]) -> None:
+    """Weights whose names begin like this are not trained. Raises: RecipeError if a beginning fits none."""
+    names = [name for name, _ in model.named_parameters()]
+    if unknown := [one for one in beginnings if not any(name.startswith(one) for name in names)]:
+        known = ", ".join(sorted({name.partition(".")[0] for name in names}))
+        raise RecipeError(f"optimization.freeze: no weights begin with {unknown[0]!r}; there are {known}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(beginnings)))
 
 
 def build_optimizer(model: nn.Module, options: Optimization) -> torch.optim.Optimizer:

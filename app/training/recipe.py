@@ -9,18 +9,37 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from app.errors import RecipeError
 from app.models import ModelConfig
+from app.models.speech import SpeechConfig
+from app.models.speech_rnn import SpeechRnnConfig
 from app.store.manifest import Name
 from app.text.cleaning import CleaningOptions
 from app.text.tokenizer import TokenizerOptions
+from app.training.augmentation import AugmentationOptions
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Joining(Section):
+    """Several recordings of one speaker, one after the other, are one source."""
+
+    count: tuple[int, int] = Field(description="Fewest and most recordings of a source.")
+    gap_s: tuple[float, float] = Field((0.0, 0.3), description="Shortest and longest silence between two.")
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> "Joining":
+        if not 1 <= self.count[0] <= self.count[1] or not 0 <= self.gap_s[0] <= self.gap_s[1]:
+            raise ValueError(f"count {self.count} and gap_s {self.gap_s} must be ranges: smallest, then largest")
+        return self
+
+
 class ParallelText(Section):
     """Pairs of texts, plain or gzip: one TSV file with a column a language, one file a language, or one file of JSON
-    lines with `document` and `summary`, whose second "language" is the kind of summary (as title, tldr)."""
+    lines with `document` and `summary`, whose second "language" is the kind of summary (as title, tldr).
+
+    Of recordings: files of JSON lines with `audio`, `text` and, where they are known, `speaker` and `source`; the first
+    language is what is spoken, the second what is written down."""
 
     files: list[str] = Field(min_length=1, description="Relative to the data folder.")
     languages: tuple[str, str]
@@ -31,6 +50,8 @@ class ParallelText(Section):
     weight: float = Field(
         1.0, gt=0, le=100, description="How often an epoch sees each pair; 0.5: a random half of them."
     )
+    join: Joining | None = Field(None, description="Of recordings: how many of them make a source.")
+    only: str = Field("", description="Of recordings: those whose `source` holds this.")
 
     @model_validator(mode="after")
     def _one_or_two_files(self) -> "ParallelText":
@@ -56,18 +77,24 @@ class Optimization(Section):
     clip_norm: float = Field(1.0, gt=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     accumulation: int = Field(1, ge=1, description="Batches summed into one step.")
+    freeze: list[str] = Field(
+        default_factory=list,
+        description="Weights that stay as they are, by how their names begin: as encoder_layers, convolution_.",
+    )
     ema_decay: float = Field(0.0, ge=0, lt=1, description="Exponential moving average of the weights; 0: none.")
 
 
 class Schedule(Section):
     max_steps: int = Field(ge=1)
-    batch_tokens: int = Field(4096, ge=16, description="Source and target tokens a batch, padding included.")
-    max_length: int = Field(256, ge=2, description="Longer sides are left out of training.")
+    batch_tokens: int = Field(
+        4096, ge=16, description="Source and target tokens a batch, padding included; of speech frames and tokens."
+    )
+    max_length: int = Field(256, ge=2, description="Longer sides are left out of training; of speech longer targets.")
     evaluate_every: int = Field(1000, ge=1)
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(50, ge=1)
     patience: int = Field(0, ge=0, description="Stop after so many evaluations without a better metric; 0: never.")
-    metric: Literal["loss", "bleu", "chrf", "rouge"] = "loss"
+    metric: Literal["loss", "bleu", "chrf", "rouge", "wer", "cer"] = "loss"
     dev_sentences: int = Field(500, ge=1, description="Dev pairs a direction that are decoded at an evaluation.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="fp16 on CUDA only.")
     read_length: int = Field(
@@ -90,22 +117,35 @@ class Recipe(Section):
     """`recipes/NAME.toml`."""
 
     name: Name
-    task: Literal["translate", "summarize"] = "translate"
+    task: Literal["translate", "summarize", "transcribe"] = "translate"
     description: str = ""
     licence: str = Field("", description="Of the weights, as the data allows.")
     limits: str = Field("", description="For the model card: what the model is not good for.")
     seed: int = 1
     data: Data
     cleaning: CleaningOptions = CleaningOptions()
+    augmentation: AugmentationOptions = AugmentationOptions()
     tokenizer: TokenizerOptions = TokenizerOptions()
     model: ModelConfig
     optimization: Optimization = Optimization()
     training: Schedule
     search: Search = Search()
 
+    @model_validator(mode="after")
+    def _model_fits_the_task(self) -> "Recipe":
+        is_speech = isinstance(self.model, SpeechConfig | SpeechRnnConfig)
+        if is_speech != (self.task == "transcribe"):
+            raise ValueError(f"task {self.task}: architecture {self.model.architecture} is not for it")
+        if is_speech and len(self.data.directions) != 1:
+            raise ValueError("data.directions: a speech model is trained for one language spoken and one written")
+        return self
+
     @property
     def max_source_length(self) -> int:
-        """Source tokens that the published model reads, control tokens included; the service splits what is longer."""
+        """Source tokens that the published model reads, control tokens included, or frames of speech; the service
+        splits what is longer."""
+        if isinstance(self.model, SpeechConfig | SpeechRnnConfig):
+            return self.model.max_frames
         return min(self.training.read_length or self.training.max_length, self.model.max_length)
 
     @property

@@ -10,17 +10,18 @@ from app.errors import RecipeError, TrainingError
 from app.models import build_model
 from app.models.interface import Seq2Seq
 from app.models.stepping import TorchModel
-from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, SentencePieceTokenizer
+from app.text.tokenizer import SentencePieceTokenizer
 from app.training import checkpoint
-from app.training.batching import Batches
+from app.training.batching import Batches, TextBatches
 from app.training.corpus import Corpus, prepare_tokenizer
 from app.training.loop import StopReason, Trainer, training_place
 from app.training.recipe import Recipe, parse_recipe, read_recipe
+from app.training.recordings import HELD_OUT_SEED, SpeechBatches, SpeechCorpus
 from app.training.start import read_start
 from app.training.validation import Validation
+from app.training.vocabulary import IMPORTED_FILE, TOKENIZER_FILES, Vocabulary, read_vocabulary
 
 RECIPE_FILE = "recipe.toml"
-TOKENIZER_FILE = "tokenizer.model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,12 @@ class Run:
 
     @property
     def tokenizer_path(self) -> Path:
-        return self.folder / TOKENIZER_FILE
+        return self.folder / TOKENIZER_FILES["bpe" if self.is_imported else "sentencepiece"]
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it started from a public model, and has its tokenizer."""
+        return (self.folder / IMPORTED_FILE).exists()
 
     @property
     def recipe_path(self) -> Path:
@@ -40,13 +46,16 @@ class Run:
     def recipe(self) -> Recipe:
         return read_recipe(self.recipe_path)
 
+    def vocabulary(self) -> Vocabulary:
+        return read_vocabulary(self.folder, self.recipe().data.directions[0][1])
+
     def tokenizer(self) -> SentencePieceTokenizer:
         return SentencePieceTokenizer(self.tokenizer_path)
 
     def load_model(self, checkpoint_name: str = "best") -> Seq2Seq:
         """The weights of `best` or `last`, ready to evaluate or export."""
         content, _ = checkpoint.load(self.folder / "checkpoints" / f"{checkpoint_name}.pt")
-        model = build_model(self.recipe().model, self.tokenizer().vocabulary_size)
+        model = build_model(self.recipe().model, self.vocabulary().size)
         model.load_state_dict(content["model"])
         return model.eval()
 
@@ -61,7 +70,7 @@ def _write_recipe(run: Run, text: str, *, is_resumed: bool) -> None:
 
 
 def _check_resumable(old: Recipe, new: Recipe) -> None:
-    for section in ("model", "tokenizer", "data", "cleaning", "seed"):
+    for section in ("model", "tokenizer", "data", "cleaning", "augmentation", "seed"):
         if getattr(old, section) != getattr(new, section):
             raise RecipeError(
                 f"[{section}] changed since the run began; --resume allows [optimization] and [training] to"
@@ -88,25 +97,25 @@ def train(
     with training_place(device) as place:
         checkpoint.seed_everything(recipe.seed)
         start = None if start_from is None else read_start(start_from)
-        corpus = Corpus(recipe, data)
+        corpus = SpeechCorpus(recipe, data) if recipe.task == "transcribe" else Corpus(recipe, data)
         if place.is_first:
             for name, report in corpus.reports.items():
                 console.print(name, report)
             _write_recipe(run, text, is_resumed=is_resumed)
             if start is not None:
-                start.copy_tokenizer(run.tokenizer_path)
-            prepare_tokenizer(recipe, corpus, run.tokenizer_path)
+                start.copy_files(run.folder)
+            if not run.is_imported:
+                prepare_tokenizer(recipe, corpus, run.tokenizer_path)
         if place.world_size > 1:
             torch.distributed.barrier()
-        tokenizer = run.tokenizer()
-        model = build_model(recipe.model, tokenizer.vocabulary_size)
+        vocabulary = run.vocabulary()
+        model = build_model(recipe.model, vocabulary.size)
         if start is not None:
             start.fill(model)
         # Processes that train together share the weights but not the dropout.
         torch.manual_seed(recipe.seed + place.rank)
-        trainer = Trainer(
-            recipe, model, _batches(recipe, corpus, tokenizer), _validation(recipe, corpus, tokenizer), folder, place
-        )
+        batches, held_out = _batches(recipe, corpus, vocabulary)
+        trainer = Trainer(recipe, model, batches, Validation(held_out, recipe), folder, place)
         if is_resumed:
             trainer.resume()
         if place.is_first:
@@ -114,30 +123,45 @@ def train(
         return run, trainer.run()
 
 
-def _batches(recipe: Recipe, corpus: Corpus, tokenizer: SentencePieceTokenizer) -> Batches:
-    return Batches(
+def _batches(recipe: Recipe, corpus: Corpus | SpeechCorpus, vocabulary: Vocabulary) -> tuple[Batches, Batches]:
+    """What is trained on, and what is held out."""
+    if isinstance(corpus, SpeechCorpus):
+        return _speech_batches(recipe, corpus, vocabulary)
+    assert isinstance(vocabulary.tokenizer, SentencePieceTokenizer)
+    return _text_batches(recipe, corpus, vocabulary.tokenizer)
+
+
+def _text_batches(recipe: Recipe, corpus: Corpus, tokenizer: SentencePieceTokenizer) -> tuple[Batches, Batches]:
+    options = recipe.training
+    train = TextBatches(
         corpus.train,
         tokenizer,
         recipe.languages,
-        batch_tokens=recipe.training.batch_tokens,
-        max_length=recipe.training.max_length,
+        batch_tokens=options.batch_tokens,
+        max_length=options.max_length,
         seed=recipe.seed,
         sampling_alpha=recipe.tokenizer.sampling_alpha,
-        truncate_sources=recipe.training.truncate_sources,
+        truncate_sources=options.truncate_sources,
     )
-
-
-def _validation(recipe: Recipe, corpus: Corpus, tokenizer: SentencePieceTokenizer) -> Validation:
-    held_out = Batches(
+    held_out = TextBatches(
         corpus.dev,
         tokenizer,
         recipe.languages,
-        batch_tokens=recipe.training.batch_tokens,
-        max_length=recipe.training.max_length if recipe.training.truncate_sources else recipe.model.max_length,
+        batch_tokens=options.batch_tokens,
+        max_length=options.max_length if options.truncate_sources else recipe.model.max_length,
         seed=0,
-        truncate_sources=recipe.training.truncate_sources,
+        truncate_sources=options.truncate_sources,
     )
-    return Validation(held_out, recipe)
+    return train, held_out
+
+
+def _speech_batches(recipe: Recipe, corpus: SpeechCorpus, vocabulary: Vocabulary) -> tuple[Batches, Batches]:
+    longest = min(recipe.training.max_length, recipe.model.max_length)
+    train = SpeechBatches(corpus.train, vocabulary, recipe, max_length=longest, seed=recipe.seed, is_varied=True)
+    held_out = SpeechBatches(
+        corpus.dev, vocabulary, recipe, max_length=recipe.model.max_length, seed=HELD_OUT_SEED, is_varied=False
+    )
+    return train, held_out
 
 
 def _summary(recipe: Recipe, model: Seq2Seq, trainer: Trainer) -> str:
@@ -150,13 +174,13 @@ def _summary(recipe: Recipe, model: Seq2Seq, trainer: Trainer) -> str:
     )
 
 
-def step_model(model: Seq2Seq, recipe: Recipe, device: str) -> TorchModel:
+def step_model(model: Seq2Seq, vocabulary: Vocabulary, recipe: Recipe, device: str) -> TorchModel:
     """A trained model ready to be searched."""
     has_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     return TorchModel(
         model.to("cuda" if has_cuda else "cpu"),
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
-        pad_id=PAD_ID,
+        bos_id=vocabulary.bos_id,
+        eos_id=vocabulary.eos_id,
+        pad_id=vocabulary.pad_id,
         max_target_length=recipe.model.max_length,
     )

@@ -1,32 +1,37 @@
 """Where a run may start from: the weights and the tokenizer of a run, a checkpoint or an artifact."""
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from app.errors import TrainingError
 from app.models.interface import Seq2Seq
-from app.store.manifest import WEIGHTS_FILE, Tokenizer
+from app.store.manifest import WEIGHTS_FILE, Manifest
+from app.store.registry import MANIFEST
 from app.training import checkpoint
+from app.training.vocabulary import IMPORTED_FILE, TOKENIZER_FILES
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Weights to go on with, and the tokenizer that they were trained with where it is known."""
+    """Weights to go on with, and the files that say what their ids mean, by their names in a run's folder."""
 
     path: Path
     weights: dict[str, Tensor]
-    tokenizer: Path | None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
-    def copy_tokenizer(self, to: Path) -> None:
+    def copy_files(self, folder: Path) -> None:
         """Let the run have the tokenizer too: an embedding is of no use with another one."""
-        if self.tokenizer is not None and not to.exists():
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.tokenizer, to)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in self.files.items():
+            if not (folder / name).exists():
+                shutil.copyfile(path, folder / name)
 
     def fill(self, model: Seq2Seq) -> None:
         """Put the weights into `model`. Raises: TrainingError naming what does not fit."""
@@ -42,12 +47,23 @@ def read_start(path: Path) -> Start:
     Raises: TrainingError.
     """
     if not path.is_dir():
-        return Start(path, checkpoint.load(path)[0]["model"], None)
-    if (path / "manifest.json").exists():
-        return Start(path, _read_weights(path / WEIGHTS_FILE), path / Tokenizer().file)
+        return Start(path, checkpoint.load(path)[0]["model"])
+    if (path / MANIFEST).exists():
+        return Start(path, _read_weights(path / WEIGHTS_FILE), _artifact_files(path))
     content, _ = checkpoint.load(path / "checkpoints" / "best.pt")
-    tokenizer = path / "tokenizer.model"
-    return Start(path, content["model"], tokenizer if tokenizer.exists() else None)
+    names = [*TOKENIZER_FILES.values(), IMPORTED_FILE]
+    return Start(path, content["model"], {name: path / name for name in names if (path / name).exists()})
+
+
+def _artifact_files(folder: Path) -> dict[str, Path]:
+    path = folder / MANIFEST
+    try:
+        tokenizer = Manifest.model_validate_json(path.read_bytes()).tokenizer
+    except (OSError, ValidationError) as error:
+        raise TrainingError(f"{path}: can not be read ({error})") from error
+    files = {TOKENIZER_FILES[tokenizer.kind]: folder / tokenizer.file}
+    # Its ids are not those of our own tokenizers: the manifest says which they are.
+    return files if tokenizer.kind == "sentencepiece" else files | {IMPORTED_FILE: path}
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -5,10 +5,9 @@ from collections import defaultdict
 import torch
 
 from app.evaluation.evaluate import search_sources
-from app.evaluation.scores import summary_scores, translation_scores
+from app.evaluation.scores import summary_scores, transcript_scores, translation_scores
 from app.models.interface import Seq2Seq
 from app.models.stepping import TorchModel
-from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from app.training.batching import Batches
 from app.training.objective import decoded_cross_entropy
 from app.training.recipe import Recipe
@@ -35,16 +34,22 @@ class Validation:
 
     def run(self, model: Seq2Seq) -> dict[str, float]:
         """dev/loss in nats a token (not smoothed), and the mean over directions of dev/bleu and dev/chrf, or for
-        summaries of dev/rouge1, dev/rouge2, dev/rougeL and their mean dev/rouge."""
+        summaries of dev/rouge1, dev/rouge2, dev/rougeL and their mean dev/rouge, or of speech dev/wer and dev/cer."""
         metrics = {"dev/loss": self._loss(model)}
         found: defaultdict[str, list[float]] = defaultdict(list)
+        vocabulary = self.batches.vocabulary
         step_model = TorchModel(
-            model, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, max_target_length=self.max_target_length
+            model,
+            bos_id=vocabulary.bos_id,
+            eos_id=vocabulary.eos_id,
+            pad_id=vocabulary.pad_id,
+            max_target_length=self.max_target_length,
         )
         for (source, target), numbers in self.by_direction.items():
             search = self.recipe.search.model_copy(update={"beam_size": BEAM_SIZE, "length_penalty": 1.0})
-            best = search_sources(step_model, [self.batches.sources[i] for i in numbers], search.model_dump())
-            texts = [self.batches.tokenizer.decode(hypothesis.ids) for hypothesis in best]
+            sources = [self.batches.sources[i] for i in numbers]
+            best = search_sources(step_model, sources, search.model_dump(), beginning=vocabulary.beginning)
+            texts = [vocabulary.tokenizer.decode(hypothesis.ids) for hypothesis in best]
             references = [self.batches.examples[i].target for i in numbers]
             for name, value in self._scores(texts, references).items():
                 found[name].append(value)
@@ -55,6 +60,10 @@ class Validation:
         if self.recipe.task == "translate":
             bleu, chrf = translation_scores(texts, references, with_intervals=False)
             return {"bleu": bleu.value, "chrf": chrf.value}
+        if self.recipe.task == "transcribe":
+            return {
+                score.name.lower(): score.value for score in transcript_scores(texts, references, with_intervals=False)
+            }
         rouge = {
             score.name.lower().replace("-", ""): score.value
             for score in summary_scores(texts, [[reference] for reference in references], with_intervals=False)
@@ -69,6 +78,6 @@ class Validation:
         for _, batch in self.batches.epoch(0):
             batch = batch.to(device)
             decoded = model.decode(batch.source, batch.lengths, batch.target)
-            total += float(decoded_cross_entropy(decoded, model.output, batch.source, batch.gold, PAD_ID, 0.0))
+            total += float(decoded_cross_entropy(decoded, model.output, batch.source, batch.gold, batch.pad_id, 0.0))
             num_tokens += batch.num_target_tokens
         return total / num_tokens

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.text.tokenizer import BOS_ID, EOS_ID, SentencePieceTokenizer
-from app.training.batching import Batches
+from app.training.batching import TextBatches
 from app.training.corpus import Corpus, Example, prepare_tokenizer
 from app.training.recipe import read_recipe
 
@@ -21,8 +21,8 @@ def examples(recipe: Path, data: Path) -> tuple[list[Example], SentencePieceToke
 
 def make(
     examples: tuple[list[Example], SentencePieceTokenizer], batch_tokens: int = 300, sampling_alpha: float = 0.0
-) -> Batches:
-    return Batches(
+) -> TextBatches:
+    return TextBatches(
         *examples, ["en", "de"], batch_tokens=batch_tokens, max_length=100, seed=3, sampling_alpha=sampling_alpha
     )
 
