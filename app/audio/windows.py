@@ -20,8 +20,15 @@ _LOUDNESS_SIZE, _LOUDNESS_HOP = 1600, 160
 
 def find_windows(waveform: Floats, longest: int) -> list[Span]:
     """All speech of `waveform` [S] in windows of at most `longest` samples, in order and apart; none for silence."""
-    speech = find_speech(speech_probabilities(waveform), len(waveform))
-    return cut_windows(waveform, _padded(speech, len(waveform)), longest)
+    num_samples = len(waveform)
+    speech = find_speech(speech_probabilities(waveform), num_samples)
+    windows = cut_windows(waveform, _padded(speech, num_samples), longest)
+    if len(windows) == 1 and num_samples <= longest:
+        [window] = windows
+        # Trimming a little off a clip gains nothing, and changes what a model hears.
+        if max(window.start, num_samples - window.end) <= _LONGEST_SILENCE:
+            return [Span(0, num_samples)]
+    return windows
 
 
 def cut_windows(waveform: Floats, speech: list[Span], longest: int) -> list[Span]:

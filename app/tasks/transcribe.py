@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,10 @@ from app.errors import AppError, DrainingError, InputError, OverloadedError
 from app.store.manifest import Manifest, Speech
 from app.tasks.attempts import TEMPERATURES, Attempt, best_of
 from app.tasks.decode import Decode
+from app.tasks.segments import cut_segments
 from app.tasks.stages import check_unicode, timed
-from app.tasks.transcript import Segment, TranscribeOptions, Transcript
+from app.tasks.transcript import Segment, TranscribeOptions, Transcript, Word
+from app.tasks.words import find_words
 from app.text.tokenizer import TextTokenizer
 
 _SAMPLES_A_FRAME = SAMPLE_RATE_HZ // FRAMES_PER_S
@@ -179,7 +182,7 @@ class Transcriber:
                 recording.error = recording.error or result
             elif recording.error is None:
                 self._note(recording, window, result[0], options, queue)
-                self._finish_windows(recording, tell)
+                self._finish_windows(recording, options, tell)
 
     async def _decoded(
         self, sources: Sequence[Floats], searches: Sequence[SearchOptions], deadline_s: float, *, has_begun: bool
@@ -215,6 +218,7 @@ class Transcriber:
             first_choices=choices,
             prefix=prefix,
             suppressed_first=tuple(speech.suppressed_first_ids),
+            needs_attention=bool(speech.alignment_heads),
             sampling=Sampling(temperature, seed=window.span.start) if temperature else None,
         )
 
@@ -283,7 +287,9 @@ class Transcriber:
             return 0.0
         return math.exp(float(told[self._speech.probe_ids.index(token)]))
 
-    def _finish_windows(self, recording: _Recording, tell: Callable[[Segment], None] | None) -> None:
+    def _finish_windows(
+        self, recording: _Recording, options: TranscribeOptions, tell: Callable[[Segment], None] | None
+    ) -> None:
         """Make segments of the windows that are done, as far as none before them is missing."""
         if recording.language is None:
             return
@@ -294,7 +300,8 @@ class Transcriber:
             self._warn(recording, window)
             for segment in self._segments(recording, window):
                 text = segment.text if recording.segments else segment.text.lstrip()
-                recording.segments.append(replace(segment, text=text))
+                words = segment.words if options.has_word_times else ()
+                recording.segments.append(replace(segment, text=text, words=words))
                 if tell is not None:
                     tell(recording.segments[-1])
             window.attempts.clear()  # attention is large
@@ -313,18 +320,38 @@ class Transcriber:
         assert attempt is not None and recording.language is not None
         if attempt.is_silence or not attempt.text.strip():
             return []
-        return [
-            Segment(
-                attempt.text,
-                window.start_s,
-                window.end_s,
-                attempt.ids,
-                attempt.temperature,
-                attempt.mean_log_prob,
-                attempt.compression_ratio,
-                attempt.no_speech_probability,
+        whole = Segment(
+            attempt.text,
+            window.start_s,
+            window.end_s,
+            attempt.ids,
+            attempt.temperature,
+            attempt.mean_log_prob,
+            attempt.compression_ratio,
+            attempt.no_speech_probability,
+        )
+        if attempt.hypothesis.attention is None:
+            return [whole]
+        prefix_length = len(attempt.hypothesis.ids) - len(attempt.ids)
+        num_frames = len(window.span) // _SAMPLES_A_FRAME
+        words = find_words(attempt.hypothesis, prefix_length, self._tokenizer, recording.language, num_frames)
+        return self._cut(whole, [_shifted(word, window) for word in words])
+
+    def _cut(self, whole: Segment, words: Sequence[Word]) -> list[Segment]:
+        """`whole` in segments of the size of a subtitle, each with its own ids and words."""
+        segments: list[Segment] = []
+        num_ids = num_characters = 0
+        for part in cut_segments(words):
+            text = "".join(word.text for word in part)
+            num_characters += len(text)
+            until = bisect_left(
+                range(len(whole.ids)), num_characters, lo=num_ids, key=lambda count: len(self._text(whole.ids[:count]))
             )
-        ]
+            ids, num_ids = whole.ids[num_ids:until], until
+            segments.append(
+                replace(whole, text=text, start_s=part[0].start_s, end_s=part[-1].end_s, ids=ids, words=tuple(part))
+            )
+        return segments
 
     def _text(self, ids: tuple[int, ...]) -> str:
         """With a space at the beginning, as every window but a recording's first has it in the transcript."""
@@ -334,8 +361,6 @@ class Transcriber:
 
     def _transcript(self, recording: _Recording, options: TranscribeOptions) -> Transcript:
         segments = recording.segments
-        if not options.has_word_times:
-            segments = [replace(segment, words=()) for segment in segments]
         language = recording.language or _UNKNOWN
         return Transcript(
             "".join(segment.text for segment in segments),
@@ -349,3 +374,9 @@ class Transcriber:
 def _temperature(window: _Window, options: TranscribeOptions) -> float:
     """That of the window's next attempt."""
     return TEMPERATURES[len(window.attempts)] if options.temperature is None else options.temperature
+
+
+def _shifted(word: Word, window: _Window) -> Word:
+    """With times of the recording instead of the window, and inside of it."""
+    start_s, end_s = (min(window.start_s + time_s, window.end_s) for time_s in (word.start_s, word.end_s))
+    return replace(word, start_s=start_s, end_s=end_s)

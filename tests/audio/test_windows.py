@@ -27,9 +27,14 @@ def silence(duration_s: float) -> Floats:
 
 
 def test_speech_is_found_between_silences(voice: Floats) -> None:
-    [window] = find_windows(np.concatenate([silence(4), voice, silence(6)]), LONGEST)
-    assert window.start / SAMPLE_RATE_HZ == pytest.approx(4.2, abs=0.3)
-    assert window.end / SAMPLE_RATE_HZ == pytest.approx(15.2, abs=0.4)
+    [window] = find_windows(np.concatenate([silence(6), voice, silence(8)]), LONGEST)
+    assert window.start / SAMPLE_RATE_HZ == pytest.approx(6.2, abs=0.3)
+    assert window.end / SAMPLE_RATE_HZ == pytest.approx(16.9, abs=0.5)
+
+
+def test_a_clip_that_fits_is_read_whole(voice: Floats) -> None:
+    clip = np.concatenate([silence(2), voice, silence(3)])
+    assert find_windows(clip, LONGEST) == [Span(0, len(clip))]
 
 
 def test_neither_silence_nor_noise_is_speech() -> None:

@@ -28,6 +28,11 @@ def test_cost_counts_source_and_expected_target_of_every_row() -> None:
     assert (sampled.num_rows, sampled.cost) == (3, 10 + 3 * 10)
 
 
+def test_frames_cost_the_positions_that_memory_has_for_them() -> None:
+    window = Generation(np.zeros((3000, 80), np.float32), SearchOptions(228), math.inf, submitted_at=0.0)
+    assert window.cost == 1500 + 228
+
+
 @pytest.mark.parametrize(
     ("end", "ending"),
     [

@@ -1,7 +1,10 @@
 """Transcription by real models: a tiny random Whisper for the laws, tiny.en for what is really said."""
 
 import asyncio
+import difflib
+import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from app.audio.features import SAMPLE_RATE_HZ
@@ -17,14 +21,27 @@ from app.cli import app
 from app.commands.translate import decode_with_model
 from app.engine.model import load_model
 from app.errors import AppError, DeadlineError, InputError
+from app.export.artifact import Description, Gates, export_artifact
+from app.models.speech import Speech, SpeechConfig
 from app.serving.loading import Placement
 from app.serving.scheduler import Limits
+from app.store import manifest as store_manifest
 from app.store.registry import Registry
 from app.tasks.build import LoadedTranscriber, build
 from app.tasks.transcribe import Transcriber
 from app.tasks.transcript import Segment, TranscribeOptions, Transcript
-from app.text.tokenizer import open_tokenizer
+from app.text.tokenizer import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    UNK_ID,
+    SentencePieceTokenizer,
+    TokenizerOptions,
+    learn_tokenizer,
+    open_tokenizer,
+)
 from tests.audio.recordings import Floats
+from tests.conftest import RECIPE, sharpen
 from tests.pretrained import checkpoint
 
 PLAIN = TranscribeOptions()
@@ -173,6 +190,45 @@ def test_it_works_without_a_worker(store: Path, tiny: LoadedTranscriber, jfk: Fl
     assert transcript_of(alone, jfk, ONCE) == transcript_of(tiny, jfk, ONCE)
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, placement: Placement) -> Iterator[LoadedTranscriber]:
+    """A model of our own kind: no window, no tokens for languages or tasks, SentencePiece; it reads up to 1.2 s."""
+    folder = tmp_path_factory.mktemp("own")
+    sentences = ["zero one two three four five six seven eight nine", "nine eight seven six"] * 5
+    learn_tokenizer(sentences, TokenizerOptions(vocabulary_size=60), [], folder / "tokenizer.model")
+    tokenizer = SentencePieceTokenizer(folder / "tokenizer.model")
+    config = SpeechConfig(
+        width=48, num_heads=3, feed_forward_width=80, encoder_layers=2, decoder_layers=2, num_mels=20,
+        max_frames=120, max_length=32, positions="learned", tied_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = sharpen(Speech(config, tokenizer.vocabulary_size), gain=1.2, embedding_gain=1.0, eos_bias=-4.0)
+    description = Description(
+        name="own-speech", version="1", task="transcribe", architecture="speech", directions=[],
+        tokenizer_file=tokenizer.path, language_ids={}, lower_case=True, pad_id=PAD_ID, unk_id=UNK_ID, bos_id=BOS_ID,
+        eos_id=EOS_ID, max_source_length=120, max_target_length=32, recipe_text=RECIPE,
+        card=lambda evaluation: "# own-speech\n", speech=store_manifest.Speech(num_mels=20, languages=["en"]),
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    sources = [random.standard_normal((length, 20)).astype(np.float32) for length in range(40, 120, 2)]
+    registry = Registry(folder / "store")
+    export_artifact(model, description, Gates(sources, max_length=12), registry, keep=("fp32",), num_threads=1)
+    registry.promote("own-speech", "1")
+    yield from _loaded(folder / "store", "own-speech", placement)
+
+
+def test_a_model_of_our_own_reads_windows_of_their_own_length(own: LoadedTranscriber, jfk: Floats) -> None:
+    options = TranscribeOptions(temperature=0.0, prompt="digits")
+    transcript = transcript_of(own, jfk, options)
+    check(transcript)
+    assert transcript.language == "en" and len(transcript.segments) > 8
+    assert all(segment.end_s - segment.start_s <= 1.2 for segment in transcript.segments)
+    assert transcript.text.split() == " ".join(segment.text for segment in transcript.segments).split()
+    assert transcript.warnings[0].startswith("prompt: own-speech takes none")
+    with pytest.raises(InputError, match="has no alignment heads"):
+        transcribe(own, jfk, options=TranscribeOptions(has_word_times=True))
+
+
 def test_real_speech_is_written_down(whisper: LoadedTranscriber, jfk: Floats) -> None:
     transcript = transcript_of(whisper, jfk)
     check(transcript)
@@ -181,6 +237,37 @@ def test_real_speech_is_written_down(whisper: LoadedTranscriber, jfk: Floats) ->
     assert " ".join(words) == (
         "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
     )
+
+
+def test_words_have_times_of_the_recording(whisper: LoadedTranscriber, jfk: Floats) -> None:
+    shifted = np.concatenate([np.zeros(25 * SAMPLE_RATE_HZ, np.float32), jfk])
+    plain, timed = (transcript_of(whisper, shifted, TranscribeOptions(has_word_times=has)) for has in (False, True))
+    check(timed)
+    assert plain.text == timed.text and not any(segment.words for segment in plain.segments)
+    words = [word for segment in timed.segments for word in segment.words]
+    assert "".join(word.text for word in words).strip() == timed.text
+    assert all(25.0 <= one.start_s <= one.end_s <= 36.0 for one in words)
+    assert [one.start_s for one in words] == sorted(one.start_s for one in words)
+    [ask, *_] = [word for word in words if word.text.strip().lower().startswith("ask")]
+    assert ask.end_s == pytest.approx(25 + 3.7, abs=0.5)  # as one hears it; the pause before counts as its beginning
+    ids = tuple(token for segment in timed.segments for token in segment.ids)
+    assert whisper.transcriber._tokenizer.decode(ids).strip() == timed.text
+
+
+def test_no_word_is_lost_or_doubled_where_a_long_recording_is_cut(
+    whisper: LoadedTranscriber, data_folder: Path
+) -> None:
+    folder = data_folder / "speech" / "read_en"
+    records = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    records = [record for record in records if "ljspeech" in record["audio"]]
+    long = np.concatenate([read_waveform(folder / record["audio"], 60) for record in records])
+    transcript = transcript_of(whisper, long, TranscribeOptions(language="en"))
+    check(transcript)
+    said = " ".join(record["text"] for record in records).split()
+    heard = re.sub(r"[^a-z' ]", " ", transcript.text.lower()).split()
+    matches = difflib.SequenceMatcher(None, said, heard, autojunk=False).get_matching_blocks()
+    assert sum(match.size for match in matches) > 0.93 * len(said)  # numbers are written in figures
+    assert len(heard) < 1.03 * len(said)
 
 
 def test_a_translation_by_an_english_model_is_refused(whisper: LoadedTranscriber) -> None:
