@@ -69,7 +69,7 @@ class Gates:
 
     `sources` [S] each, those that the model may read, are decoded by PyTorch and ONNX Runtime up to `max_length`
     target tokens; the ranges of int8 are measured on them, and golden cases are chosen from them. `dev_score` gives
-    the dev score of a model, BLEU or for summaries ROUGE; None leaves the comparison of the variants with fp32 out.
+    the dev score of a model, BLEU, ROUGE or 100 - WER; None leaves the comparison of the variants with fp32 out.
     `test_scores` gives the records of a variant on the test sets; it is asked for the first one that is kept, and
     gates nothing. All targets begin with `prefix`. `is_calibrated` False: int8 does not use ranges, but finds a scale
     for every row as it runs.

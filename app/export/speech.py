@@ -21,6 +21,8 @@ def build_encode(model: Speech, graph: GraphBuilder) -> None:
     source, lengths = _inputs(graph, config, config.max_frames if config.has_fixed_window else "F")
     is_masked = not config.has_fixed_window
     x, lengths = _convolve(graph, (model.convolution_1, model.convolution_2), source, lengths, is_masked=is_masked)
+    if model.embedding_scale != 1.0:
+        x = graph.op("Mul", x, graph.floats(model.embedding_scale))
     table = stored_small(graph, as_array(model.source_position_table))
     if config.has_fixed_window:
         # Not masked: ONNX Runtime's attention is faster without, and all of a window is real.

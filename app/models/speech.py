@@ -20,7 +20,8 @@ class SpeechConfig(TransformerOptions):
     """A Transformer over features [F, M]; `max_length` and `positions` are the decoder's.
 
     `has_fixed_window`: every source is padded to `max_frames` before it is read, and all of it is real, as Whisper was
-    trained; otherwise sources are as long as they are, and what is behind one's end is masked.
+    trained; otherwise sources are as long as they are, and what is behind one's end is masked. `scaled_embeddings` is
+    also for what the convolutions make of frames: without it the positions drown it at first.
     """
 
     architecture: Literal["speech"] = "speech"
@@ -75,4 +76,4 @@ class Speech(Transformer):
             raise ValueError(f"source {list(source.shape)}: every one must have {self.config.max_frames} frames")
         convolutions = (self.convolution_1, self.convolution_2)
         x, lengths = convolve(convolutions, source, lengths, is_masked=not self.config.has_fixed_window)
-        return self.dropout(x + self.source_position_table[: x.shape[1]]), lengths
+        return self.dropout(x * self.embedding_scale + self.source_position_table[: x.shape[1]]), lengths

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.audio.features import SAMPLE_RATE_HZ, Floats, log_mel
+from app.audio.features import FRAMES_PER_S, SAMPLE_RATE_HZ, Floats, log_mel
 from app.audio.waveform import Waveform, read_waveform
 from app.errors import AppError, CorpusError
 from app.models.speech import SpeechConfig
@@ -27,7 +27,7 @@ from app.training.vocabulary import Vocabulary
 logger = logging.getLogger(__name__)
 
 MAX_DURATION_S = 600.0
-_HOP = SAMPLE_RATE_HZ // 100
+_HOP = SAMPLE_RATE_HZ // FRAMES_PER_S
 _NO_CHANGE = AugmentationOptions()
 # Recordings that are held out are joined the same way every time.
 HELD_OUT_SEED = 0

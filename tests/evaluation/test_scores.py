@@ -1,12 +1,13 @@
 """Scores: known values, signatures, intervals and refusals."""
 
+import jiwer
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import CorpusError
 from app.evaluation.lead import lead_summaries
-from app.evaluation.scores import summary_scores, summary_shape, translation_scores
+from app.evaluation.scores import summary_scores, summary_shape, transcript_scores, translation_scores
 
 REFERENCES = [
     "The dog bit the man.",
@@ -96,3 +97,37 @@ def test_lead_is_the_first_sentence_or_as_many_words_as_a_title_has() -> None:
     assert lead_summaries([document], [["A short title"]]) == ["We do this."]
     assert lead_summaries([document] * 2, [["One two"], ["One two three four"]]) == ["We do this."] * 2
     assert lead_summaries([document], [["word " * 20]]) == ["We do this."]
+
+
+SPOKEN = ["one two three", "nine", "the cat sat on the mat", "zero five"]
+HEARD = ["one too three four", "nine", "the cat sat the mat", ""]
+
+
+def test_error_rates_are_those_of_jiwer_over_the_whole_set() -> None:
+    wer, cer = transcript_scores(HEARD, SPOKEN)
+    assert (wer.name, cer.name) == ("WER", "CER")
+    assert wer.value == pytest.approx(100 * jiwer.wer(SPOKEN, HEARD))
+    assert cer.value == pytest.approx(100 * jiwer.cer(SPOKEN, HEARD))
+    assert wer.low is not None and wer.high is not None and wer.low < wer.value < wer.high
+    assert transcript_scores(HEARD, SPOKEN) == [wer, cer]
+
+
+def test_case_and_punctuation_are_not_heard() -> None:
+    wer, cer = transcript_scores(["Don't stop, Mary!"], ["don\u2019t stop mary"], with_intervals=False)
+    assert (wer.value, cer.value, wer.low) == (0.0, 0.0, None)
+
+
+def test_words_heard_in_silence_count_and_silence_alone_is_refused() -> None:
+    (wer, _) = transcript_scores(["thank you", "one"], ["", "one two"])
+    assert wer.value == pytest.approx(150)
+    with pytest.raises(CorpusError, match="hold no word"):
+        transcript_scores([""], [""])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=12), st.text("ab ", min_size=1, max_size=12)), min_size=1, max_size=4))
+def test_a_text_without_errors_has_rate_zero(pairs: list[tuple[str, str]]) -> None:
+    references = [reference for _, reference in pairs]
+    if any(reference.split() for reference in references):
+        assert transcript_scores(references, references)[0].value == 0
+        assert transcript_scores([text for text, _ in pairs], references)[0].value >= 0

@@ -1,5 +1,7 @@
 """A speech model's graphs against its PyTorch module: windows of one length, and sources of any."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from app.decoding.interface import Probes
 from app.export.graphs import build_graphs
 from app.models import build_model
 from app.models.speech import Speech, SpeechConfig
+from app.models.speech_rnn import SpeechRnn, SpeechRnnConfig
 from app.models.stepping import TorchModel
 from app.store.manifest import Speech as Told
 from app.store.manifest import VariantName
@@ -36,19 +39,36 @@ def speech(**options: object) -> Speech:
     return model
 
 
-def draw(model: Speech, seed: int = 0) -> tuple[Array, Array]:
+def recurrent(**options: object) -> SpeechRnn:
+    sizes: dict[str, object] = {
+        "width": 36,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "num_mels": NUM_MELS,
+        "max_frames": MAX_FRAMES,
+        "max_length": 20,
+    }
+    torch.manual_seed(3)
+    model = build_model(SpeechRnnConfig.model_validate(sizes | options), VOCABULARY).eval()
+    assert isinstance(model, SpeechRnn)
+    return model
+
+
+def draw(model: Speech | SpeechRnn, seed: int = 0) -> tuple[Array, Array]:
     """Sources [B, F, M] and lengths; what is behind a source's end must not matter."""
-    lengths = np.full(len(LENGTHS), MAX_FRAMES) if model.config.has_fixed_window else LENGTHS
+    has_window = isinstance(model, Speech) and model.config.has_fixed_window
+    lengths = np.full(len(LENGTHS), MAX_FRAMES) if has_window else LENGTHS
     source = np.random.default_rng(seed).standard_normal((len(lengths), MAX_FRAMES, NUM_MELS))
     return source.astype(np.float32), lengths
 
 
-def largest_difference(model: Speech, variant: VariantName, width: int) -> float:
+def largest_difference(model: Speech | SpeechRnn, variant: VariantName, width: int) -> float:
     """Over the logits of a few steps."""
     source, lengths = draw(model)
     graphs = GraphDecoder.open(build_graphs(model, variant))
     encoded = graphs.start(source, lengths, width, NUM_STEPS)
-    assert encoded["memory_lengths"].tolist() == [(length + 1) // 2 for length in lengths]
+    frames = 2 if isinstance(model, Speech) else 4
+    assert encoded["memory_lengths"].tolist() == [-(-length // frames) for length in lengths]
     expected = TorchDecoder.start(model, source, lengths, width, NUM_STEPS)
     random, differences = np.random.default_rng(1), []
     for step in range(NUM_STEPS):
@@ -65,9 +85,16 @@ def test_graphs_equal_pytorch(options: dict[str, object], variant: VariantName, 
     assert largest_difference(speech(**options), variant, width=2) < tolerance
 
 
+@pytest.mark.parametrize("options", [{"attention": "additive"}, {"attention": "general", "cell": "gru"}])
+@pytest.mark.parametrize(("variant", "tolerance"), [("fp32", TOLERANCE), ("fp16", 0.03), ("int8", 0.15)])
+def test_recurrent_graphs_equal_pytorch(options: dict[str, object], variant: VariantName, tolerance: float) -> None:
+    assert largest_difference(recurrent(**options), variant, width=2) < tolerance
+
+
+@pytest.mark.parametrize("make", [speech, recurrent])
 @pytest.mark.parametrize("variant", ["fp32", "fp16", "int8"])
-def test_frames_behind_the_end_change_nothing(variant: VariantName) -> None:
-    model = speech()
+def test_frames_behind_the_end_change_nothing(make: Callable[[], Speech | SpeechRnn], variant: VariantName) -> None:
+    model = make()
     first, lengths = draw(model, 1)
     second, _ = draw(model, 2)
     is_real = np.arange(MAX_FRAMES) < lengths[:, None]
