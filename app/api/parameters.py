@@ -9,7 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from app.api.problems import MediaTypeError
+from app.api.refusals import MediaTypeError, ParameterError
 from app.errors import InputError
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -51,7 +51,7 @@ def require(parameters: Mapping[str, Any], *names: str) -> None:
     """Raises: InputError for the first of `names` that is missing or empty."""
     for name in names:
         if not parameters.get(name):
-            raise InputError(f"Invalid request: missing {name} parameter")
+            raise ParameterError(name, f"missing {name} parameter")
 
 
 def validate(schema: type[Schema], parameters: Mapping[str, Any]) -> Schema:
@@ -60,7 +60,7 @@ def validate(schema: type[Schema], parameters: Mapping[str, Any]) -> Schema:
         return schema.model_validate(parameters)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-    name = fault["loc"][0] if fault["loc"] else "body"
+    name = str(fault["loc"][0]) if fault["loc"] else "body"
     context = fault.get("ctx", {})
     complaint = fault["msg"][:1].lower() + fault["msg"][1:]
     if fault["type"].startswith(("int_", "float_", "finite_number")):
@@ -69,7 +69,7 @@ def validate(schema: type[Schema], parameters: Mapping[str, Any]) -> Schema:
         complaint = f"must be >= {context['ge']}"
     elif "le" in context:
         complaint = f"must be <= {context['le']}"
-    raise InputError(f"Invalid request: {name} parameter {complaint}")
+    raise ParameterError(name, f"{name} parameter {complaint}")
 
 
 def _read_json(body: bytes) -> dict[str, Any]:

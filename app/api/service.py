@@ -8,7 +8,7 @@ import time
 from fastapi import Request
 
 from app.api.access import KeyRing, bearer_key
-from app.api.problems import NotReadyError
+from app.api.refusals import NotReadyError
 from app.errors import InputError
 from app.serving.catalog import Catalog
 from app.serving.loading import Placement
