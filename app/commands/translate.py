@@ -12,7 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import Progress
 
-from app.decoding.interface import Hypothesis, Ids, SearchOptions
+from app.decoding.interface import Hypothesis, SearchOptions, Source
 from app.decoding.running import generate
 from app.engine.model import OnnxModel, load_model
 from app.engine.session import Device
@@ -32,7 +32,7 @@ def decode_with_model(model: OnnxModel) -> Decode:
     """`Decode` on this thread, for a process that serves nobody else."""
 
     async def decode(
-        sources: Sequence[Ids], options: Sequence[SearchOptions], deadline_s: float
+        sources: Sequence[Source], options: Sequence[SearchOptions], deadline_s: float
     ) -> list[list[Hypothesis] | AppError]:
         return list(generate(model, sources, options))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.decoding.interface import Candidates, Hypothesis, Ids, StepModel
+from app.decoding.interface import Candidates, Ids, StepModel
 from app.decoding.lane import Doubles, Finished, Flags, Job, Lane, longest_target
 
 
@@ -107,6 +107,7 @@ class BeamLane(Lane):
         going_on = best.first(self.width, is_end)
         if self._prefix_steps > 0:
             going_on = self._force(going_on, is_forced)
+        self._note_step(candidates, going_on.log_probs)
         is_full = length >= groups["longest"]
         is_settled = going_on.log_probs[:, 0] / groups["norm"] <= groups["worst_kept"]
         is_done = is_full | is_settled | (groups["num_closed"] >= self.width)
@@ -126,9 +127,9 @@ class BeamLane(Lane):
         if self._shortest_steps > 0:
             is_short = (groups["length"] < groups["shortest"])[:, None]
             totals[is_short & (ids == self._model.eos_id)] = -np.inf
-        repeats = self._repeats(candidates.ids)
-        if repeats is not None:
-            totals[repeats.reshape(totals.shape)] = -np.inf
+        is_forbidden = self._is_forbidden(candidates.ids)
+        if is_forbidden is not None:
+            totals[is_forbidden.reshape(totals.shape)] = -np.inf
         order = np.argsort(-totals, axis=1, kind="stable")[:, : 2 * self.width]
         rows = np.arange(len(groups))[:, None]
         return _Continuations(ids[rows, order], totals[rows, order], order // num_candidates)
@@ -148,7 +149,7 @@ class BeamLane(Lane):
             group = self._groups[index]
             kept, options = self._kept[int(group["slot"])], self._jobs[int(group["slot"])].options
             length, log_prob = int(group["length"]), float(best.log_probs[index, rank])
-            score = log_prob / (length + 1) ** options.length_penalty
+            score = log_prob / (length - int(group["lead"]) + 1) ** options.length_penalty
             closed = _Closed(score, -length, -rank, log_prob, int(best.rows[index, rank]))
             if len(kept) < options.num_hypotheses:
                 heapq.heappush(kept, closed)
@@ -162,8 +163,8 @@ class BeamLane(Lane):
         slot, length = int(group["slot"]), int(group["length"])
         job, kept = self._jobs[slot], sorted(self._kept[slot], reverse=True)
         hypotheses = [
-            Hypothesis(
-                self._history.trace(slot, -closed.minus_length, closed.row), closed.log_prob, closed.score, "stop"
+            self._hypothesis(
+                slot, self._history.trace(slot, -closed.minus_length, closed.row), closed.log_prob, has_end=True
             )
             for closed in kept
         ]
@@ -171,6 +172,6 @@ class BeamLane(Lane):
         log_probs = group["log_prob"].tolist()
         open_rows = [row for row in range(self.width) if log_probs[row] > -np.inf and row not in closed_here]
         for row in open_rows[: job.options.num_hypotheses - len(hypotheses)]:
-            score = log_probs[row] / max(length, 1) ** job.options.length_penalty
-            hypotheses.append(Hypothesis(self._history.trace(slot, length, row), log_probs[row], score, "length"))
+            path = self._history.trace(slot, length, row)
+            hypotheses.append(self._hypothesis(slot, path, log_probs[row], has_end=False))
         return Finished(job.key, hypotheses)

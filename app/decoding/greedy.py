@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.decoding.interface import Candidates, Hypothesis, Ids, StepModel
-from app.decoding.lane import Doubles, Field, Finished, Flags, Job, Lane
+from app.decoding.lane import Doubles, Field, Finished, Flags, Job, Lane, Path
 
 
 class GreedyLane(Lane):
@@ -32,11 +32,11 @@ class GreedyLane(Lane):
         return self._history.tokens[slots, :length].transpose(0, 2, 1).reshape(len(self) * self.width, length)
 
     def _forbidden(self, candidates: Candidates) -> Flags | None:
-        """Ends of sentence of rows below their minimum and repeated n-grams [R, K], or None where there are none.
+        """Ends of sentence of rows below their minimum, and what no row may take [R, K], or None where all may be.
 
         Where all candidates are forbidden the best is taken: there is no other token in the vocabulary.
         """
-        repeats = self._repeats(candidates.ids)
+        repeats = self._is_forbidden(candidates.ids)
         if self._shortest_steps <= 0:
             return repeats
         is_short = np.repeat(self._groups["length"] < self._groups["shortest"], self.width)
@@ -56,6 +56,7 @@ class GreedyLane(Lane):
         # A token over the limit is not taken; the end of sentence still is.
         counts = groups["is_open"] & (is_end | ~is_full[:, None])
         groups["log_prob"] += np.where(counts, log_probs, 0.0)
+        self._note_step(candidates, groups["log_prob"])
         groups["is_open"] &= ~is_end
         groups["last"] = np.where(groups["is_open"], ids, self._model.eos_id)
         self._history.append(groups["slot"], length, groups["last"])
@@ -66,15 +67,12 @@ class GreedyLane(Lane):
         return finished
 
     def _finish(self, group: np.void) -> Finished:
-        job = self._jobs[int(group["slot"])]
-        hypotheses = [self._hypothesis(group, row, job) for row in range(self.width)]
-        return Finished(job.key, sorted(hypotheses, key=lambda hypothesis: hypothesis.score, reverse=True))
+        hypotheses = [self._of_row(group, row) for row in range(self.width)]
+        key = self._jobs[int(group["slot"])].key
+        return Finished(key, sorted(hypotheses, key=lambda hypothesis: hypothesis.score, reverse=True))
 
-    def _hypothesis(self, group: np.void, row: int, job: Job) -> Hypothesis:
-        length, log_prob = int(group["length"]), float(group["log_prob"][row])
-        ids = self._history.tokens[group["slot"], : length + 1, row].tolist()
-        if group["is_open"][row]:
-            ids = ids[:length]
-            return Hypothesis(tuple(ids), log_prob, log_prob / max(length, 1) ** job.options.length_penalty, "length")
-        ids = ids[: ids.index(self._model.eos_id)]
-        return Hypothesis(tuple(ids), log_prob, log_prob / (len(ids) + 1) ** job.options.length_penalty, "stop")
+    def _of_row(self, group: np.void, row: int) -> Hypothesis:
+        slot, length, has_end = int(group["slot"]), int(group["length"]), not group["is_open"][row]
+        ids = self._history.tokens[slot, : length + 1, row].tolist()
+        ids = ids[: ids.index(self._model.eos_id) if has_end else length]
+        return self._hypothesis(slot, Path(ids, [row] * (len(ids) + 1)), float(group["log_prob"][row]), has_end=has_end)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from app.decoding.interface import Candidates, Hypothesis, Ids, SearchOptions, Source, State, StepModel
+from app.decoding.interface import Candidates, Floats, Hypothesis, Ids, SearchOptions, Source, State, StepModel
 from app.decoding.repetition import is_among, repeating_tokens
 from app.errors import InputError
 
@@ -66,10 +66,17 @@ def _faults(options: SearchOptions, model: StepModel) -> Iterator[str]:
         yield f"num_hypotheses is {options.num_hypotheses}, must be at least 1"
     if not 0 <= options.length_penalty < math.inf:
         yield f"length_penalty is {options.length_penalty}, must be 0 or more"
-    if len(options.prefix) > longest:
+    if longest < 1 <= options.max_length:
+        yield f"before has {len(options.before)} tokens, the model takes {model.max_target_length} in all"
+    if len(options.prefix) + bool(options.first_choices) > longest:
         yield f"prefix has {len(options.prefix)} tokens, must not be longer than the target may be, {longest}"
-    if not all(0 <= token < model.vocabulary_size and token != model.eos_id for token in options.prefix):
-        yield f"prefix must hold ids from 0 to {model.vocabulary_size - 1}, and no end of sentence ({model.eos_id})"
+    for name, ids in (("prefix", options.prefix), ("before", options.before)):
+        if not all(0 <= token < model.vocabulary_size and token != model.eos_id for token in ids):
+            yield f"{name} must hold ids from 0 to {model.vocabulary_size - 1}, and no end of sentence ({model.eos_id})"
+    if options.first_choices and not set(options.first_choices) <= set(model.probes.ids):
+        yield f"first_choices are {options.first_choices}, must be among the model's probes {model.probes.ids}"
+    if options.needs_attention and not model.num_alignment_heads:
+        yield "needs_attention is set, but the model tells no attention"
     if sampling is None:
         if options.num_hypotheses > options.beam_size:
             yield f"num_hypotheses is {options.num_hypotheses}, must not be above beam_size = {options.beam_size}"
@@ -86,7 +93,37 @@ def _faults(options: SearchOptions, model: StepModel) -> Iterator[str]:
 
 def longest_target(options: SearchOptions, model: StepModel) -> int:
     """Tokens that a target may have: the last step a row may take is kept for its end of sentence."""
-    return min(options.max_length, model.max_target_length - 1)
+    return min(options.max_length, model.max_target_length - 1 - len(options.before))
+
+
+def forced_tokens(options: SearchOptions, bos_id: int) -> list[int]:
+    """What a row is made to take, from its first step on. 0 stands where the first choice will be."""
+    return [*(*options.before, bos_id)[1:], *([0] if options.first_choices else []), *options.prefix]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """The ids that a hypothesis took, and the row that it stood at before each of them, and after the last."""
+
+    ids: list[int]
+    rows: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What a job that needs attention keeps of every step: attention [W, A, S] that its rows chose with, and their
+    log-probabilities [W] after it."""
+
+    attention: list[Floats]
+    totals: list[Doubles]
+
+    def along(self, path: Path, num_skipped: int, has_end: bool) -> tuple[tuple[float, ...], Floats]:
+        """The log-probability of each id of `path` behind the first `num_skipped`, and the attention [T, A, S] that it
+        was chosen with; that of the end of sentence too."""
+        totals = [0.0] + [float(self.totals[step][row]) for step, row in enumerate(path.rows[1:])]
+        rows = path.rows if has_end else path.rows[:-1]
+        attention = [self.attention[step][row] for step, row in enumerate(rows)]
+        return tuple(np.diff(totals)[num_skipped:].tolist()), np.stack(attention[num_skipped:])
 
 
 class History:
@@ -123,14 +160,15 @@ class History:
         if parents is not None:
             self.parents[slots, positions] = parents
 
-    def trace(self, slot: int, length: int, row: int) -> tuple[int, ...]:
-        """The ids of the row that stands at `row` after `length` tokens, following the parents back."""
+    def trace(self, slot: int, length: int, row: int) -> "Path":
+        """The way of the row that stands at `row` after `length` tokens, following the parents back."""
         tokens, parents = self.tokens[slot, :length].tolist(), self.parents[slot, :length].tolist()
-        ids = []
+        ids, rows = [], [row]
         for position in range(length - 1, -1, -1):
             ids.append(tokens[position][row])
             row = parents[position][row]
-        return tuple(reversed(ids))
+            rows.append(row)
+        return Path(ids[::-1], rows[::-1])
 
     def _grow(self, slots: int = 0, positions: int = 0) -> None:
         padding = ((0, slots), (0, positions), (0, 0))
@@ -153,7 +191,8 @@ class Lane(ABC):
             np.dtype(
                 [
                     ("slot", np.int64),
-                    ("length", np.int64),  # tokens so far, the begin of sentence not counted
+                    ("length", np.int64),  # tokens so far, that which the first step is fed not counted
+                    ("lead", np.int64),  # of these are before the target
                     ("longest", np.int64),
                     ("shortest", np.int64),
                     ("prefix", np.int64),  # tokens that are forced
@@ -165,10 +204,14 @@ class Lane(ABC):
                 align=True,
             ),
         )
-        # Steps for which some group may still be inside its prefix, or below its minimum: skips work that is rare.
+        # Steps for which some group may still be inside its prefix, at or before its first choice or below its
+        # minimum: skips work that is rare.
         self._prefix_steps = 0
+        self._opening_steps = 0
         self._shortest_steps = 0
-        self._repeating: Ids | None = None  # [R, M] what no row may take in this step
+        self._forbidden_ids: Ids | None = None  # [R, M] what no row may take in this step
+        self._notes: dict[int, Notes] = {}  # of the slots whose jobs need attention
+        self._first_log_probs: dict[int, Floats] = {}  # [P] of the slots that have passed their begin of sentence
 
     def __len__(self) -> int:
         """Groups G."""
@@ -181,17 +224,24 @@ class Lane(ABC):
         """Let `jobs` run too; `state` is what the model's encode gave for their sources."""
         joining = np.zeros(len(jobs), self._groups.dtype)
         for group, job in zip(joining, jobs, strict=True):
-            options = job.options
-            group["slot"] = slot = self._history.allocate(options.prefix)
+            options, lead = job.options, len(job.options.before)
+            forced = forced_tokens(options, self._model.bos_id)
+            group["slot"] = slot = self._history.allocate(forced)
             self._jobs[slot] = job
-            group["longest"] = longest_target(options, self._model)
-            group["shortest"] = options.min_length
-            group["prefix"] = len(options.prefix)
+            group["lead"] = lead
+            group["longest"] = lead + longest_target(options, self._model)
+            group["shortest"] = lead + options.min_length
+            group["prefix"] = len(forced)
             group["no_repeat"] = options.no_repeat_ngram
-            group["last"] = self._model.bos_id
+            group["last"] = options.before[0] if options.before else self._model.bos_id
             self._start(group, job)
-            self._prefix_steps = max(self._prefix_steps, len(options.prefix))
-            self._shortest_steps = max(self._shortest_steps, options.min_length)
+            if options.needs_attention:
+                self._notes[slot] = Notes([], [])
+            self._prefix_steps = max(self._prefix_steps, len(forced))
+            if options.suppressed_first or self._model.probes.ids:
+                self._opening_steps = max(self._opening_steps, len(forced) + 1)
+            if options.min_length:
+                self._shortest_steps = max(self._shortest_steps, lead + options.min_length)
         self._groups = np.concatenate([self._groups, joining])
         self._state = state if self._state is None else self._state.concat(state)
 
@@ -199,11 +249,15 @@ class Lane(ABC):
         """One model step for all rows."""
         assert self._state is not None, "a lane without groups was asked to step"
         fed = np.ascontiguousarray(self._groups["last"]).reshape(-1)
-        self._repeating = self._find_repeating()
+        self._forbidden_ids = self._find_forbidden()
         num_candidates = min(self._num_candidates() + self._num_spare(), self._model.vocabulary_size)
-        candidates, self._state = self._model.step(fed, self._state, num_candidates)
+        needs_attention = bool(self._notes)
+        candidates, self._state = self._model.step(fed, self._state, num_candidates, needs_attention=needs_attention)
+        if self._opening_steps > 0 and candidates.probes is not None:
+            self._note_probes(candidates.probes)
         finished = self._advance(candidates)
         self._prefix_steps -= 1
+        self._opening_steps -= 1
         self._shortest_steps -= 1
         return finished
 
@@ -216,24 +270,85 @@ class Lane(ABC):
     def _taken(self) -> Ids:
         """The tokens so far [R, L] of every row whose group may not repeat n-grams; anything for the others."""
 
-    def _find_repeating(self) -> Ids | None:
-        groups = self._groups
-        if not groups["no_repeat"].any():
-            return None
-        lengths, sizes = (np.repeat(groups[name], self.width) for name in ("length", "no_repeat"))
-        return repeating_tokens(self._taken(), lengths, sizes)
+    def _find_forbidden(self) -> Ids | None:
+        """Repeated n-grams, of which the end of sentence is none, and what may not come first; -1 is no token."""
+        groups, found = self._groups, []
+        if groups["no_repeat"].any():
+            lengths, sizes = (np.repeat(groups[name], self.width) for name in ("length", "no_repeat"))
+            repeating = repeating_tokens(self._taken(), lengths, sizes)
+            found.append(np.where(repeating == self._model.eos_id, -1, repeating))
+        if self._opening_steps > 0:
+            found += self._suppressed_first()
+        return np.concatenate(found, axis=1) if found else None
+
+    def _suppressed_first(self) -> list[Ids]:
+        """What the rows of groups that have just taken their prefix may not take: [R, M], if there are any."""
+        starting = np.flatnonzero(self._groups["length"] == self._groups["prefix"]).tolist()
+        suppressed = {
+            group: self._jobs[slot].options.suppressed_first
+            for group, slot in zip(starting, self._groups["slot"][starting].tolist(), strict=True)
+        }
+        most = max(map(len, suppressed.values()), default=0)
+        if not most:
+            return []
+        tokens = np.full((len(self), most), -1, np.int64)
+        for group, ids in suppressed.items():
+            tokens[group, : len(ids)] = ids
+        return [np.repeat(tokens, self.width, axis=0)]
 
     def _num_spare(self) -> int:
         """Candidates more than the search needs, so that enough are left of those that may be taken. In fours: with
         every other number the model's binding is made again."""
-        return 0 if self._repeating is None else -(-self._repeating.shape[1] // 4) * 4
+        return 0 if self._forbidden_ids is None else -(-self._forbidden_ids.shape[1] // 4) * 4
 
-    def _repeats(self, ids: Ids) -> Flags | None:
-        """Which of the candidates `ids` [R, K] may not be taken; the end of sentence always may. None: all may."""
-        if self._repeating is None or not self._repeating.shape[1]:
+    def _is_forbidden(self, ids: Ids) -> Flags | None:
+        """Which of the candidates `ids` [R, K] may not be taken. None: all may."""
+        if self._forbidden_ids is None or not self._forbidden_ids.shape[1]:
             return None
-        repeats: Flags = is_among(ids, self._repeating) & (ids != self._model.eos_id)
-        return repeats
+        return is_among(ids, self._forbidden_ids)
+
+    def _note_probes(self, probes: Floats) -> None:
+        """Keep the probes [R, P] of groups that were fed their begin of sentence, and take their first choice."""
+        columns = {token: column for column, token in enumerate(self._model.probes.ids)}
+        for index in np.flatnonzero(self._groups["length"] == self._groups["lead"]).tolist():
+            slot, first = int(self._groups["slot"][index]), index * self.width
+            found = self._model.probes.unsuppressed(probes[first])
+            self._first_log_probs[slot] = found
+            options = self._jobs[slot].options
+            if options.first_choices:
+                best = max(options.first_choices, key=lambda token: found[columns[token]])
+                self._history.tokens[slot, len(options.before)] = best
+
+    def _note_step(self, candidates: Candidates, totals: Doubles) -> None:
+        """Keep, for jobs that need it, the attention of this step, and `totals` [G, W], the rows' log-probabilities
+        after it."""
+        if not self._notes:
+            return
+        assert candidates.attention is not None
+        for index, slot in enumerate(self._groups["slot"].tolist()):
+            if slot in self._notes:
+                rows = slice(index * self.width, (index + 1) * self.width)
+                self._notes[slot].attention.append(candidates.attention[rows].copy())
+                self._notes[slot].totals.append(totals[index].copy())
+
+    def _hypothesis(self, slot: int, path: Path, log_prob: float, *, has_end: bool) -> Hypothesis:
+        """What a row has come to on its `path`; `has_end` where it met its end of sentence."""
+        options = self._jobs[slot].options
+        lead = len(options.before)
+        length = len(path.ids) - lead + has_end
+        token_log_probs: tuple[float, ...] = ()
+        attention = None
+        if slot in self._notes:
+            token_log_probs, attention = self._notes[slot].along(path, lead, has_end)
+        return Hypothesis(
+            tuple(path.ids[lead:]),
+            log_prob,
+            log_prob / max(length, 1) ** options.length_penalty,
+            "stop" if has_end else "length",
+            token_log_probs,
+            attention,
+            self._first_log_probs.get(slot),
+        )
 
     @abstractmethod
     def _start(self, group: np.void, job: Job) -> None:
@@ -258,6 +373,8 @@ class Lane(ABC):
             for slot in self._groups["slot"][~is_kept].tolist():
                 self._history.release(slot)
                 del self._jobs[slot]
+                self._notes.pop(slot, None)
+                self._first_log_probs.pop(slot, None)
         kept = np.flatnonzero(is_kept)
         self._groups = self._groups[kept]
         rows = kept[:, None] * self.width + (rows_in_place if parents is None else parents[kept])

@@ -6,13 +6,15 @@ Offline decoding (`generate`) is the same thing with all jobs waiting at the sta
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Literal
 
+import numpy as np
+
 from app.decoding.beam import BeamLane
 from app.decoding.greedy import GreedyLane
 from app.decoding.interface import Hypothesis, SearchOptions, Source, StepModel
 from app.decoding.lane import Finished, Job, Lane, check_options, rows_of
 from app.decoding.sampling import SamplingLane
 
-__all__ = ["Finished", "Job", "RunningBatch", "StepError", "check_options", "generate", "rows_of"]
+__all__ = ["Finished", "Job", "RunningBatch", "StepError", "check_options", "generate", "positions_of", "rows_of"]
 
 LaneKind = Literal["greedy", "beam", "sampling"]
 # Sources share a lane only within these classes of length, because memory is padded to the longest of the lane: a
@@ -106,6 +108,11 @@ class RunningBatch:
         return BeamLane(self._model, width) if kind == "beam" else SamplingLane(self._model, width)
 
 
+def positions_of(source: Source) -> int:
+    """What a source takes of the memory: of ids [S] all, of frames [F, M] every second one has a position."""
+    return len(source) if np.ndim(source) == 1 else -(-len(source) // 2)
+
+
 def generate(
     model: StepModel,
     sources: Sequence[Source],
@@ -117,8 +124,8 @@ def generate(
     """Decode all `sources` and give each one's hypotheses, best first, in the order of the sources.
 
     The longest go first, and others follow as rows end: at any time at most `max_rows` rows run, on sources of together
-    at most `max_tokens` padded tokens (a source over either limit runs alone). `on_finished` is told how many sources
-    have just ended.
+    at most `max_tokens` padded positions (a source over either limit runs alone). `on_finished` is told how many
+    sources have just ended.
     """
     each = [options] * len(sources) if isinstance(options, SearchOptions) else list(options)
     if len(each) != len(sources):
@@ -152,11 +159,11 @@ def _joining(
 ) -> list[int]:
     """Take from the end of `waiting` what fits."""
     joining: list[int] = []
-    longest = max((len(sources[index]) for index in running), default=0)
+    longest = max((positions_of(sources[index]) for index in running), default=0)
     while waiting:
         index = waiting[-1]
         free_rows -= rows_of(options[index])
-        longest = max(longest, len(sources[index]))
+        longest = max(longest, positions_of(sources[index]))
         fits = free_rows >= 0 and (len(running) + len(joining) + 1) * longest <= max_tokens
         if not fits and (running or joining):
             break

@@ -1,5 +1,6 @@
 """The step graph bound to a state's memory: made once for a layout and used, without copies, while it lasts."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,39 +9,65 @@ from app.decoding.interface import Candidates, Floats, Ids
 from app.engine.state import Placed, SlotState
 
 
+@dataclass(frozen=True, slots=True)
+class StepSizes:
+    """Sizes of what the step graph tells of every row; 0: it has no such output."""
+
+    vocabulary_size: int
+    num_probes: int = 0
+    num_alignment_heads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a step is to tell beside what it always does."""
+
+    num_candidates: int
+    has_logits: bool = False
+    has_attention: bool = False
+
+
 class StepBinding:
     """Runs the step graph over one state at a time. `device` is where the state's tensors live."""
 
-    def __init__(self, session: Any, device: str, vocabulary_size: int) -> None:
+    def __init__(self, session: Any, device: str, sizes: StepSizes) -> None:
         self._session = session
         self._device = device
-        self._vocabulary_size = vocabulary_size
+        self._sizes = sizes
         self._input_names = {value.name for value in session.get_inputs()}
         self._binding = session.io_binding()
-        self._bound: tuple[object, int, bool] = (None, 0, False)
+        self._bound: tuple[object, _Asked] = (None, _Asked(0))
         self._total_length = np.zeros((), np.int32)
         self._num_candidates = np.zeros(1, np.int64)
+        self._num_alignments = np.zeros(1, np.int64)
         self._ids = np.zeros(0, np.int64)
         self._candidates = np.zeros((0, 0), np.int64)
         self._log_probs = np.zeros((0, 0), np.float32)
         self._logits = np.zeros((0, 0), np.float32)
+        self._probes = np.zeros((0, 0), np.float32)
+        self._alignment = np.zeros((0, 0, 0), np.float32)
 
-    def run(self, ids: Ids, state: SlotState, num_candidates: int) -> Candidates:
+    def run(self, ids: Ids, state: SlotState, num_candidates: int, needs_attention: bool = False) -> Candidates:
         """One step of every row; the state is advanced."""
-        self._run(ids, state, num_candidates, has_logits=False)
-        return Candidates(self._candidates[state.order], self._log_probs[state.order])
+        self._run(ids, state, _Asked(num_candidates, has_attention=needs_attention))
+        return Candidates(
+            self._candidates[state.order],
+            self._log_probs[state.order],
+            self._probes[state.order] if self._sizes.num_probes else None,
+            self._alignment[state.order] if needs_attention else None,
+        )
 
     def run_for_logits(self, ids: Ids, state: SlotState) -> Floats:
         """One step of every row, the state is advanced -> logits [R, V]."""
-        self._run(ids, state, 1, has_logits=True)
+        self._run(ids, state, _Asked(1, has_logits=True))
         logits: Floats = self._logits[state.order]
         return logits
 
-    def _run(self, ids: Ids, state: SlotState, num_candidates: int, has_logits: bool) -> None:
+    def _run(self, ids: Ids, state: SlotState, asked: _Asked) -> None:
         state.make_room()
-        layout, bound_candidates, bound_logits = self._bound
-        if layout is not state.layout or bound_candidates != num_candidates or bound_logits != has_logits:
-            self._bind(state, num_candidates, has_logits)
+        layout, bound = self._bound
+        if layout is not state.layout or bound != asked:
+            self._bind(state, asked)
         self._ids[state.order] = ids
         self._total_length[...] = state.num_used + 1
         if self._device != "cpu":
@@ -51,26 +78,34 @@ class StepBinding:
         self._session.run_with_iobinding(self._binding)
         state.advance()
 
-    def _bind(self, state: SlotState, num_candidates: int, has_logits: bool) -> None:
-        num_rows = len(state)
+    def _bind(self, state: SlotState, asked: _Asked) -> None:
+        num_rows, num_candidates = len(state), asked.num_candidates
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         self._num_candidates[0] = num_candidates
+        self._num_alignments[0] = self._sizes.num_alignment_heads if asked.has_attention else 0
         self._ids = np.zeros(num_rows, np.int64)
         self._candidates = np.zeros((num_rows, num_candidates), np.int64)
         self._log_probs = np.zeros((num_rows, num_candidates), np.float32)
         self._bind_host_output("candidates", self._candidates)
         self._bind_host_output("log_probs", self._log_probs)
-        if has_logits:
-            self._logits = np.zeros((num_rows, self._vocabulary_size), np.float32)
+        if asked.has_logits:
+            self._logits = np.zeros((num_rows, self._sizes.vocabulary_size), np.float32)
             self._bind_host_output("logits", self._logits)
+        if self._sizes.num_probes:
+            self._probes = np.zeros((num_rows, self._sizes.num_probes), np.float32)
+            self._bind_host_output("probes", self._probes)
+        if asked.has_attention:
+            shape = (num_rows, self._sizes.num_alignment_heads, state.memory_size)
+            self._alignment = np.zeros(shape, np.float32)
+            self._bind_host_output("alignment", self._alignment)
         self._bind_small_inputs(state)
         for placed in state.memory():
             self._bind_input(placed)
         for placed in state.growing():
             self._bind_input(placed)
             self._bind_output(placed)
-        self._bound = (state.layout, num_candidates, has_logits)
+        self._bound = (state.layout, asked)
 
     def _bind_small_inputs(self, state: SlotState) -> None:
         """What the host writes every step. On the CPU the graph reads these very arrays."""
@@ -80,6 +115,7 @@ class StepBinding:
             "total_length": self._total_length,
             "memory_lengths": state.memory_lengths,
             "num_candidates": self._num_candidates,
+            "num_alignments": self._num_alignments,
         }
         for name, array in arrays.items():
             if name in self._input_names:

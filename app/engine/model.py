@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from app.decoding.interface import Candidates, Floats, Ids, Source
+from app.decoding.interface import NO_PROBES, Candidates, Floats, Ids, Probes, Source
 from app.engine.arrays import Array, Arrays, open_arrays
-from app.engine.binding import StepBinding
+from app.engine.binding import StepBinding, StepSizes
 from app.engine.golden import unpack
 from app.engine.session import CPU, CUDA, Device, may_have_cuda, open_session
 from app.engine.state import SlotState
 from app.errors import ArtifactError, DeviceError, InputError
-from app.store.manifest import Golden, Manifest, VariantName
+from app.store.manifest import Golden, Manifest, Speech, VariantName
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,17 @@ class OnnxModel:
         self.max_source_length = manifest.max_source_length
         self.max_target_length = manifest.max_target_length
         self.variant = variant
+        self.probes = probes_of(manifest.speech)
         self.provider: str = step.get_providers()[0]
         self._manifest = manifest
         self._specs = manifest.variants[variant].state
         self._encode = encode
         self._step_session = step
         self._arrays = arrays
-        self._step = StepBinding(step, arrays.device, manifest.vocabulary_size)
+        has_alignment = "alignment" in {value.name for value in step.get_outputs()}
+        self.num_alignment_heads = len(manifest.speech.alignment_heads) if manifest.speech and has_alignment else 0
+        sizes = StepSizes(manifest.vocabulary_size, len(self.probes.ids), self.num_alignment_heads)
+        self._step = StepBinding(step, arrays.device, sizes)
 
     def twin(self) -> "OnnxModel":
         """The same model for another thread: the sessions, and so the weights, are shared."""
@@ -99,9 +103,11 @@ class OnnxModel:
         encoded = {name: self._arrays.adopt(value) for name, value in zip(names, values, strict=True)}
         return encoded, memory_lengths.numpy()
 
-    def step(self, ids: Ids, state: SlotState, num_candidates: int) -> tuple[Candidates, SlotState]:
+    def step(
+        self, ids: Ids, state: SlotState, num_candidates: int, *, needs_attention: bool = False
+    ) -> tuple[Candidates, SlotState]:
         """Feed `ids` [R], the last token of every row; give the K best next ones of each. The state is changed."""
-        return self._step.run(ids, state, num_candidates), state
+        return self._step.run(ids, state, num_candidates, needs_attention), state
 
     def logits(self, sources: Sequence[Source], targets: Ids) -> Floats:
         """Force `targets` [B, T], which begin with the begin of sentence -> logits [B, T, V] of every next token."""
@@ -168,6 +174,16 @@ class OnnxModel:
         for row, source in enumerate(sources):
             padded[row, : len(source)] = source
         return padded
+
+
+def probes_of(speech: Speech | None) -> Probes:
+    """What the steps of a model with this manifest tell beside candidates."""
+    if speech is None:
+        return NO_PROBES
+    lowered = set(speech.suppressed_ids)
+    return Probes(
+        tuple(speech.probe_ids), tuple(speech.suppression if id_ in lowered else 0.0 for id_ in speech.probe_ids)
+    )
 
 
 def load_model(folder: Path, manifest: Manifest, variant: str | None, device: Device, num_threads: int) -> OnnxModel:

@@ -101,6 +101,11 @@ class SlotState:
         return self._memory_lengths[: self._num_groups]
 
     @property
+    def memory_size(self) -> int:
+        """Positions S that the memory of every source has room for."""
+        return self._memory_size
+
+    @property
     def num_used(self) -> int:
         """Positions in use in the oldest row's slot."""
         return int(self.positions.max(initial=0))

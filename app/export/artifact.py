@@ -16,11 +16,11 @@ from torch import nn
 
 from app import __version__
 from app.decoding.interface import Source, StepModel
-from app.engine.model import OnnxModel, load_model
+from app.engine.model import OnnxModel, load_model, probes_of
 from app.errors import ExportError
 from app.export.calibration import input_ranges
 from app.export.golden import MARGIN, choose_golden
-from app.export.graphs import build_graphs
+from app.export.graphs import Graphs, build_graphs
 from app.export.parity import LOGIT_TOLERANCE, check_parity
 from app.models.interface import Seq2Seq
 from app.models.stepping import TorchModel
@@ -118,7 +118,10 @@ def export_artifact(
         ranges: Mapping[nn.Module, float] = {}
         if gates.is_calibrated:
             ranges = input_ranges(_reference(model, description), gates.sources, gates.max_length, gates.prefix)
-        states = {variant: _write_graphs(folder, model, variant, ranges) for variant in variants}
+        states = {
+            variant: _write_graphs(folder, build_graphs(model, variant, ranges, description.speech), variant)
+            for variant in variants
+        }
         manifest = _manifest(folder, model, description, states, made_with)
         for variant in variants:
             report(f"{variant}: {_megabytes(manifest, variant)}")
@@ -154,6 +157,8 @@ def _reference(model: Seq2Seq, description: Description) -> TorchModel:
         eos_id=description.eos_id,
         pad_id=description.pad_id,
         max_target_length=description.max_target_length,
+        probes=probes_of(description.speech),
+        alignment_heads=description.speech.alignment_heads if description.speech is not None else (),
     )
 
 
@@ -173,9 +178,8 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _write_graphs(folder: Path, model: Seq2Seq, variant: VariantName, ranges: Mapping[nn.Module, float]) -> Variant:
+def _write_graphs(folder: Path, graphs: Graphs, variant: VariantName) -> Variant:
     (folder / variant).mkdir()
-    graphs = build_graphs(model, variant, ranges)
     names = {"encode": f"{variant}/encode.onnx", "step": f"{variant}/step.onnx"}
     onnx.save_model(graphs.encode, folder / names["encode"])
     onnx.save_model(graphs.step, folder / names["step"])

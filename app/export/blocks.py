@@ -33,6 +33,12 @@ def group_rows(graph: GraphBuilder, x: str, lengths: str, width: int) -> str:
     return graph.op("Reshape", x, shape)
 
 
+def in_float32(graph: GraphBuilder, x: str) -> str:
+    """x, cast in a float16 graph."""
+    # Only where it does something: ONNX Runtime 1.32 removes other casts together with what reads them.
+    return graph.op("Cast", x, to=TensorProto.FLOAT) if graph.float_type == TensorProto.FLOAT16 else x
+
+
 def declare_memory_lengths(graph: GraphBuilder, lengths: str) -> None:
     """The encode graph's output `memory_lengths` [B]: text memory is as long as its source."""
     graph.op("Identity", lengths, out=graph.output("memory_lengths", TensorProto.INT64, ["B"]))

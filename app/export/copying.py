@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto
 
-from app.export.blocks import MASKED_SCORE, group_rows, layer_linear, length_mask
+from app.export.blocks import MASKED_SCORE, group_rows, in_float32, layer_linear, length_mask
 from app.export.builder import GraphBuilder, as_array
 from app.models.copying import SMALLEST_PROBABILITY, CopyAttention
 
@@ -33,7 +33,7 @@ def mixed_log_probs(graph: GraphBuilder, copy: CopyAttention, features: str, log
     logit = _gate_logit(graph, copy, graph.op("Concat", features, context, axis=-1))
     by_row = graph.op("Concat", graph.integers(-1), size, axis=0)
     places = graph.op("Expand", graph.op("Unsqueeze", source, graph.integers(1)), graph.op("Shape", weights))
-    weights = _in_float32(graph, graph.op("Reshape", weights, by_row))
+    weights = in_float32(graph, graph.op("Reshape", weights, by_row))
     copied = graph.op("Mul", _logistic(graph, logit), weights)
     generated = graph.op("Mul", _logistic(graph, graph.op("Neg", logit)), graph.op("Softmax", logits, axis=-1))
     places = graph.op("Reshape", places, by_row)
@@ -45,15 +45,10 @@ def _gate_logit(graph: GraphBuilder, copy: CopyAttention, x: str) -> str:
     """The logit of generating [R, 1] in float32; one number decides much, so int8 leaves it in float."""
     product = graph.op("MatMul", x, graph.floats(as_array(copy.gate.weight).T))
     logit = graph.op("Add", product, graph.floats(as_array(copy.gate.bias)))
-    return _in_float32(graph, logit)
+    return in_float32(graph, logit)
 
 
 def _logistic(graph: GraphBuilder, minus_x: str) -> str:
     """1 / (1 + exp(-x)) of -x. Not `Sigmoid`: ONNX Runtime's is exact to 1e-7, too little for a logarithm of it."""
     one = graph.constant(1.0, np.float32)
     return graph.op("Div", one, graph.op("Add", one, graph.op("Exp", minus_x)))
-
-
-def _in_float32(graph: GraphBuilder, x: str) -> str:
-    # Only where it does something: ONNX Runtime 1.32 removes other casts together with what reads them.
-    return graph.op("Cast", x, to=TensorProto.FLOAT) if graph.float_type == TensorProto.FLOAT16 else x

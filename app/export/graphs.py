@@ -7,13 +7,15 @@ import onnx
 from torch import nn
 
 from app.errors import ExportError
-from app.export import convolutional, rnn, speech, transformer
+from app.export import convolutional, rnn, transformer
 from app.export.builder import GraphBuilder
+from app.export.speech import build_encode as build_speech_encode
 from app.models.convolutional import Convolutional
 from app.models.interface import Seq2Seq
 from app.models.rnn import Rnn
 from app.models.speech import Speech
 from app.models.transformer import Transformer
+from app.store import manifest
 from app.store.manifest import StateTensor, VariantName
 
 
@@ -26,9 +28,15 @@ class Graphs:
     state: list[StateTensor]
 
 
-def build_graphs(model: Seq2Seq, variant: VariantName, ranges: Mapping[nn.Module, float] | None = None) -> Graphs:
+def build_graphs(
+    model: Seq2Seq,
+    variant: VariantName,
+    ranges: Mapping[nn.Module, float] | None = None,
+    speech: manifest.Speech | None = None,
+) -> Graphs:
     """The graphs of `model` in the precision of `variant`; the contract is in `docs/artifact.md`.
 
+    `speech` says what the steps of a speech model tell beside candidates: its probes, and attention for alignment.
     int8 quantizes the input of a layer in `ranges` with one scale that is known, of any other with a scale a row.
 
     Raises: ExportError for an architecture, or a size, that has no graph form.
@@ -37,10 +45,11 @@ def build_graphs(model: Seq2Seq, variant: VariantName, ranges: Mapping[nn.Module
     if isinstance(model, Transformer):
         transformer.check_exportable(model)
         if isinstance(model, Speech):
-            speech.build_encode(model, encode)
+            build_speech_encode(model, encode)
         else:
             transformer.build_encode(model, encode)
-        transformer.build_step(model, step)
+        probe_ids, heads = ([], []) if speech is None else (speech.probe_ids, speech.alignment_heads)
+        transformer.build_step(model, step, probe_ids, heads)
     elif isinstance(model, Convolutional):
         convolutional.build_encode(model, encode)
         convolutional.build_step(model, step)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from app.decoding.interface import Candidates, Floats, Hypothesis, Ids, SearchOptions, Source
+from app.decoding.interface import Candidates, Floats, Hypothesis, Ids, SearchOptions, Source, StepModel
 from app.decoding.running import generate
 from app.engine.model import OnnxModel
 from app.errors import ExportError
@@ -22,10 +23,15 @@ NUM_NOISE_SEEDS = 32
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far apart the two were: `*_ties` are sources decoded differently because of a near tie."""
+    """How far apart the two were: `*_ties` are sources decoded differently because of a near tie.
+
+    Probes are in nats; attention, that sums to 1 over a source, is 0 apart where a model tells none.
+    """
 
     num_sources: int
     largest_logit_difference: float
+    largest_probe_difference: float
+    largest_attention_difference: float
     greedy_ties: int
     beam_ties: int
 
@@ -42,18 +48,23 @@ class NoisyModel:
         self._random = np.random.default_rng(seed)
         self.bos_id, self.eos_id = model.bos_id, model.eos_id
         self.vocabulary_size, self.max_target_length = model.vocabulary_size, model.max_target_length
+        self.probes, self.num_alignment_heads = model.probes, model.num_alignment_heads
 
     def encode(self, sources: Sequence[Source], width: int) -> TorchState:
         return self._model.encode(sources, width)
 
-    def step(self, ids: Ids, state: TorchState, num_candidates: int) -> tuple[Candidates, TorchState]:
+    def step(
+        self, ids: Ids, state: TorchState, num_candidates: int, *, needs_attention: bool = False
+    ) -> tuple[Candidates, TorchState]:
         # One more than asked for: the last one that is wanted may tie with the first one that is not.
-        candidates, after = self._model.step(ids, state, min(num_candidates + 1, self.vocabulary_size))
+        count = min(num_candidates + 1, self.vocabulary_size)
+        candidates, after = self._model.step(ids, state, count, needs_attention=needs_attention)
         noise = self._random.uniform(-self._amplitude, self._amplitude, candidates.log_probs.shape)
         log_probs = (candidates.log_probs + noise).astype(np.float32)
         order = np.argsort(-log_probs, axis=1, kind="stable")[:, :num_candidates]
         ids_after = np.take_along_axis(candidates.ids, order, axis=1)
-        return Candidates(ids_after, np.take_along_axis(log_probs, order, axis=1)), after
+        log_probs = np.take_along_axis(log_probs, order, axis=1)
+        return Candidates(ids_after, log_probs, candidates.probes, candidates.attention), after
 
 
 def check_parity(
@@ -82,10 +93,17 @@ def check_parity(
             f"logits of ONNX Runtime ({exported.variant}) and PyTorch are {difference:.2e} apart on {len(sources)} "
             f"sources, allowed are {tolerance:.0e}; the graph of this architecture in app/export is wrong"
         )
+    probe_difference, attention_difference = _largest_told_differences(reference, exported, sources, targets)
+    if not max(probe_difference, attention_difference) <= tolerance:
+        raise ExportError(
+            f"probes of ONNX Runtime ({exported.variant}) and PyTorch are {probe_difference:.2e} nats apart, attention "
+            f"{attention_difference:.2e}, allowed are {tolerance:.0e}; the graph of this architecture in app/export is "
+            "wrong"
+        )
     greedy_ties = _compare_searches(reference, exported, sources, greedy, targets, tolerance)
     expected = _best(generate(reference, sources, beam))
     beam_ties = _compare_searches(reference, exported, sources, beam, expected, tolerance)
-    return Parity(len(sources), difference, greedy_ties, beam_ties)
+    return Parity(len(sources), difference, probe_difference, attention_difference, greedy_ties, beam_ties)
 
 
 def _best(results: list[list[Hypothesis]]) -> list[tuple[int, ...]]:
@@ -117,6 +135,28 @@ def _largest_logit_difference(
         # Not `max`: it would lose a NaN.
         largest = float(np.maximum(largest, difference[is_real].max()))
     return largest
+
+
+def _largest_told_differences(
+    reference: TorchModel, exported: OnnxModel, sources: Sequence[Source], targets: Sequence[tuple[int, ...]]
+) -> tuple[float, float]:
+    """Of what the steps along `targets` tell beside candidates: probes and attention."""
+    models: tuple[StepModel, StepModel] = (reference, exported)
+    needs_attention, largest = reference.num_alignment_heads > 0, [0.0, 0.0]
+    if not needs_attention and not reference.probes.ids:
+        return 0.0, 0.0
+    for batch in batches(sources):
+        states: list[Any] = [model.encode([sources[index] for index in batch], 1) for model in models]
+        for position in range(min(len(targets[index]) for index in batch) + 1):
+            ids = np.array([[reference.bos_id, *targets[index]][position] for index in batch])
+            told = []
+            for place, model in enumerate(models):
+                candidates, states[place] = model.step(ids, states[place], 1, needs_attention=needs_attention)
+                told.append((candidates.probes, candidates.attention))
+            for what, (mine, theirs) in enumerate(zip(*told, strict=True)):
+                if mine is not None and theirs is not None:
+                    largest[what] = float(np.maximum(largest[what], np.abs(mine - theirs).max()))
+    return largest[0], largest[1]
 
 
 def _torch_logits(reference: TorchModel, sources: Sequence[Source], forced: Ids) -> Floats:

@@ -1,5 +1,7 @@
 """The head of every step graph: logits to the K best candidates, inside the graph."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
@@ -41,10 +43,11 @@ def add_head(
     num_candidates: str,
     largest: float | None = None,
     copy: CopyAttention | None = None,
+    probe_ids: Sequence[int] = (),
 ) -> None:
-    """Write `logits`, `log_probs` and `candidates`. Shapes: features [R, D], bias [V], num_candidates [1].
+    """Write `logits`, `log_probs` and `candidates`, and `probes` [R, P] where there are `probe_ids`.
 
-    With a copy mechanism `logits` are log-probabilities.
+    Shapes: features [R, D], bias [V], num_candidates [1]. With a copy mechanism `logits` are log-probabilities.
     """
     vocabulary_size = len(bias)
     biases = padded(bias, vocabulary_size, _NEVER)
@@ -60,6 +63,9 @@ def add_head(
         graph.op("Slice", logits, graph.integers(0), graph.integers(vocabulary_size), graph.integers(1), out=out)
     elif copy is not None:
         graph.op("Identity", logits, out=out)
+    if probe_ids:
+        probes = graph.output("probes", TensorProto.FLOAT, ["R", len(probe_ids)])
+        graph.op("Gather", log_probs, graph.integers(*probe_ids), axis=1, out=probes)
     _add_top_k(graph, log_probs, block_size(vocabulary_size), num_candidates)
 
 

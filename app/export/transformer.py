@@ -4,12 +4,22 @@ Self-attention is GroupQueryAttention over slots that are written in place, with
 cross-attention is MultiHeadAttention over keys and values that encode made once a source.
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import TensorProto
 from torch import nn
 
 from app.errors import ExportError
-from app.export.blocks import MASKED_SCORE, declare_memory_lengths, group_rows, layer_linear, length_mask
+from app.export.blocks import (
+    MASKED_SCORE,
+    declare_memory_lengths,
+    group_rows,
+    in_float32,
+    layer_linear,
+    length_mask,
+)
 from app.export.builder import CONTRIB, GraphBuilder, as_array
 from app.export.copying import add_copy_memory
 from app.export.linear import Embedding, linear, stored_small
@@ -59,8 +69,16 @@ def add_encoder(model: Transformer, graph: GraphBuilder, x: str, lengths: str, m
     return memory
 
 
-def build_step(model: Transformer, graph: GraphBuilder) -> None:
-    """One position of every row: ids [R] at positions [R] -> candidates, log_probs, logits and the slots after it."""
+def build_step(
+    model: Transformer,
+    graph: GraphBuilder,
+    probe_ids: Sequence[int] = (),
+    alignment_heads: Sequence[tuple[int, int]] = (),
+) -> None:
+    """One position of every row: ids [R] at positions [R] -> candidates, log_probs, logits and the slots after it.
+
+    Also `probes` of `probe_ids`, and `alignment` of the (layer, head) of `alignment_heads`.
+    """
     ids = graph.input("ids", TensorProto.INT64, ["R"])
     positions = graph.input("positions", TensorProto.INT32, ["R"])
     graph.input("total_length", TensorProto.INT32, [])
@@ -72,6 +90,7 @@ def build_step(model: Transformer, graph: GraphBuilder) -> None:
     x = embedding.lookup(ids, model.embedding_scale)
     x = graph.op("Add", x, graph.op("Gather", stored_small(graph, as_array(model.position_table)), positions))
     mask = ""
+    attending: list[tuple[str, str]] = []  # queries [B, T, D] and keys [B, H, S, K] of every layer
     for index, layer in enumerate(model.decoder_layers):
         assert isinstance(layer, DecoderLayer)
         cross = [
@@ -79,10 +98,13 @@ def build_step(model: Transformer, graph: GraphBuilder) -> None:
             for part in ("key", "value")
         ]
         mask = mask or int_mask(graph, lengths, graph.op("Shape", cross[0], start=2, end=3))
-        x = _decoder_layer(graph, layer, x, index, (cross[0], cross[1], mask))
+        x, query = _decoder_layer(graph, layer, x, index, (cross[0], cross[1], mask))
+        attending.append((query, cross[0]))
+    if alignment_heads:
+        _add_alignment(graph, model, attending, alignment_heads, lengths)
     largest = graph.ranges.get(model.output)
     features = _norm(graph, model.decoder_norm, x)
-    add_head(graph, features, table, as_array(model.output.bias), num_candidates, largest, model.copy)
+    add_head(graph, features, table, as_array(model.output.bias), num_candidates, largest, model.copy, probe_ids)
 
 
 def _head_shape(model: Transformer, length: str) -> list[int | str]:
@@ -165,13 +187,17 @@ def _cross_keys_and_values(graph: GraphBuilder, model: Transformer, memory: str)
         graph.op("Squeeze", part, graph.integers(0), out=name)
 
 
-def _decoder_layer(graph: GraphBuilder, layer: DecoderLayer, x: str, index: int, cross: tuple[str, str, str]) -> str:
-    """x [R, D] -> [R, D]; `cross` holds keys, values [B, H, S, K] and the mask [B, S]."""
+def _decoder_layer(
+    graph: GraphBuilder, layer: DecoderLayer, x: str, index: int, cross: tuple[str, str, str]
+) -> tuple[str, str]:
+    """x [R, D] -> [R, D], and the queries [B, R / B, D] to the memory; `cross` holds keys, values [B, H, S, K] and the
+    mask [B, S]."""
     residual = layer.self_attention_residual
     x = _after(graph, residual, x, _self_attention(graph, layer.self_attention, _before(graph, residual, x), index))
     residual = layer.cross_attention_residual
-    x = _after(graph, residual, x, _cross_attention(graph, layer.cross_attention, _before(graph, residual, x), cross))
-    return _feed_forward(graph, layer.feed_forward, layer.feed_forward_residual, x)
+    attended, query = _cross_attention(graph, layer.cross_attention, _before(graph, residual, x), cross)
+    x = _after(graph, residual, x, attended)
+    return _feed_forward(graph, layer.feed_forward, layer.feed_forward_residual, x), query
 
 
 def _self_attention(graph: GraphBuilder, attention: SelfAttention, x: str, index: int) -> str:
@@ -187,10 +213,50 @@ def _self_attention(graph: GraphBuilder, attention: SelfAttention, x: str, index
     return layer_linear(graph, attention.output, graph.op("Squeeze", outs[0], graph.integers(1)))
 
 
-def _cross_attention(graph: GraphBuilder, attention: CrossAttention, x: str, cross: tuple[str, str, str]) -> str:
+def _cross_attention(
+    graph: GraphBuilder, attention: CrossAttention, x: str, cross: tuple[str, str, str]
+) -> tuple[str, str]:
     keys, values, mask = cross
     width = attention.output.in_features
     query = layer_linear(graph, attention.query, x)
     grouped = group_rows(graph, query, "memory_lengths", width)
     attended = _masked_attention(graph, attention, grouped, keys, values, mask)
-    return layer_linear(graph, attention.output, graph.op("Reshape", attended, graph.integers(-1, width)))
+    return layer_linear(graph, attention.output, graph.op("Reshape", attended, graph.integers(-1, width))), grouped
+
+
+def _add_alignment(
+    graph: GraphBuilder,
+    model: Transformer,
+    attending: Sequence[tuple[str, str]],
+    heads: Sequence[tuple[int, int]],
+    lengths: str,
+) -> None:
+    """The output `alignment` [R, A, S]: how the `heads` attend to the memory; nothing where `num_alignments` is 0.
+
+    It is computed beside MultiHeadAttention, which does not tell its weights, from the heads' slices of queries and
+    keys: with 0 these are empty, and so is the work.
+    """
+    num_wanted = graph.input("num_alignments", TensorProto.INT64, [1])
+    num_heads, head_width = model.config.num_heads, model.config.width // model.config.num_heads
+    zero = graph.integers(0)
+    by_layer = {layer: [head for of, head in heads if of == layer] for layer, _ in heads}
+    assert [(layer, head) for layer, chosen in by_layer.items() for head in chosen] == list(heads), "not by layer"
+    queries, keys = [], []
+    for layer, chosen in by_layer.items():
+        wanted = graph.op("Slice", graph.integers(*chosen), zero, num_wanted)
+        query = graph.op("Reshape", attending[layer][0], graph.integers(0, 0, num_heads, head_width))
+        queries.append(graph.op("Gather", query, wanted, axis=2))  # [B, T, A', K]
+        keys.append(graph.op("Gather", attending[layer][1], wanted, axis=1))  # [B, A', S, K]
+    query = graph.op("Concat", *queries, axis=2) if len(queries) > 1 else queries[0]
+    key = graph.op("Concat", *keys, axis=1) if len(keys) > 1 else keys[0]
+    query = graph.op("Transpose", query, perm=[0, 2, 3, 1])  # [B, A, K, T]
+    # Keys first: turning the T queries is little, turning S keys is not.
+    scores = graph.op("MatMul", key, graph.op("Mul", query, graph.floats(1 / math.sqrt(head_width))))  # [B, A, S, T]
+    scores = in_float32(graph, graph.op("Transpose", scores, perm=[0, 3, 1, 2]))  # [B, T, A, S]
+    size = graph.op("Shape", key, start=2, end=3)
+    is_real = graph.op("Unsqueeze", length_mask(graph, lengths, size), graph.integers(1, 2))  # [B, 1, 1, S]
+    scores = graph.op("Where", is_real, scores, graph.constant(MASKED_SCORE, np.float32))
+    weights = graph.op("Softmax", scores, axis=-1)
+    shape = graph.op("Concat", graph.op("Shape", "ids"), graph.op("Shape", weights, start=2, end=4), axis=0)
+    out = graph.output("alignment", TensorProto.FLOAT, ["R", "A", "S"])
+    graph.op("Reshape", weights, shape, allowzero=1, out=out)

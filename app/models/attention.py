@@ -1,5 +1,7 @@
 """Multi-head attention (Vaswani 2017) over whole sequences, and one position at a time over a cache."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -71,3 +73,10 @@ class CrossAttention(nn.Module):
         attended = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         mixed: Tensor = self.output(merge_heads(attended))
         return mixed
+
+    def weights(self, x: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        """How much each position attends to each of the memory, what `forward` mixes by: [B, H, T, S]."""
+        query = split_heads(self.query(x), self.num_heads)
+        scores = query @ keys.transpose(2, 3) / math.sqrt(query.shape[-1])
+        weights: Tensor = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        return weights

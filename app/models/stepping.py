@@ -1,13 +1,15 @@
 """A PyTorch model as a `StepModel`, so that evaluation and the parity gate run the service's own search."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from app.decoding.interface import Candidates, Ids, Source
+from app.decoding.interface import NO_PROBES, Candidates, Ids, Probes, Source
+from app.models.attention import CrossAttention
 from app.models.interface import Seq2Seq
 
 INITIAL_CAPACITY = 32
@@ -70,15 +72,31 @@ def pad_axis(tensor: Tensor, axis: int, size: int) -> Tensor:
 
 
 class TorchModel:
-    """Runs a `Seq2Seq` in evaluation mode, without gradients, on the device that its weights are on."""
+    """Runs a `Seq2Seq` in evaluation mode, without gradients, on the device that its weights are on.
 
-    def __init__(self, model: Seq2Seq, *, bos_id: int, eos_id: int, pad_id: int, max_target_length: int) -> None:
+    `alignment_heads` are (decoder layer, head) of a Transformer.
+    """
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        *,
+        bos_id: int,
+        eos_id: int,
+        pad_id: int,
+        max_target_length: int,
+        probes: Probes = NO_PROBES,
+        alignment_heads: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self.model = model
         self.bos_id = bos_id
         self.eos_id = eos_id
         self.pad_id = pad_id
         self.max_target_length = max_target_length
         self.vocabulary_size = model.output.out_features
+        self.probes = probes
+        self.alignment_heads = tuple(alignment_heads)
+        self.num_alignment_heads = len(alignment_heads)
         self.specs = model.state_specs()
         self.memory_names = frozenset(s.name for s in self.specs if s.kind == "memory") | {"memory_lengths"}
         self.length_axes = {s.name: s.length_axis for s in self.specs if s.length_axis is not None}
@@ -115,7 +133,9 @@ class TorchModel:
         return TorchState(tensors, positions, width, self.length_axes, self.memory_names)
 
     @torch.inference_mode()
-    def step(self, ids: Ids, state: TorchState, num_candidates: int) -> tuple[Candidates, TorchState]:
+    def step(
+        self, ids: Ids, state: TorchState, num_candidates: int, *, needs_attention: bool = False
+    ) -> tuple[Candidates, TorchState]:
         self.model.eval()
         needed = int(state.positions.max()) + 1
         tensors = dict(state.tensors)
@@ -124,8 +144,36 @@ class TorchModel:
                 slots = tensors[spec.name]
                 if slots.shape[spec.length_axis] < needed:
                     tensors[spec.name] = pad_axis(slots, spec.length_axis, 2 * needed)
-        features, tensors = self.model.step(torch.from_numpy(ids).to(self.device), state.positions, tensors)
+        with self._watched(self.alignment_heads if needs_attention else ()) as attention:
+            features, tensors = self.model.step(torch.from_numpy(ids).to(self.device), state.positions, tensors)
         log_probs = self.model.next_logits(features, tensors).float().log_softmax(-1)  # [R, V]
         best = log_probs.topk(num_candidates, dim=-1)
         after = TorchState(tensors, state.positions + 1, state.width, state.length_axes, state.memory_names)
-        return Candidates(best.indices.cpu().numpy(), best.values.cpu().numpy()), after
+        candidates = Candidates(
+            best.indices.cpu().numpy(),
+            best.values.cpu().numpy(),
+            log_probs[:, list(self.probes.ids)].cpu().numpy() if self.probes.ids else None,
+            torch.stack([attention[head] for head in self.alignment_heads], dim=1).cpu().numpy() if attention else None,
+        )
+        return candidates, after
+
+    @contextmanager
+    def _watched(self, heads: Sequence[tuple[int, int]]) -> Iterator[dict[tuple[int, int], Tensor]]:
+        """Collects, from what runs within it, how the (layer, head) of `heads` attend to the source: [R, S] each."""
+        found: dict[tuple[int, int], Tensor] = {}
+
+        def note(layer: int, attention: CrossAttention, inputs: tuple[Tensor, ...]) -> None:
+            query, keys, _, mask = inputs
+            weights = attention.weights(query, keys, mask)  # [B, H, R / B, S]
+            found.update({head: weights[:, head[1]].flatten(0, 1).float() for head in heads if head[0] == layer})
+
+        hooks = []
+        for layer in {layer for layer, _ in heads}:
+            attention = self.model.get_submodule(f"decoder_layers.{layer}.cross_attention")
+            assert isinstance(attention, CrossAttention)
+            hooks.append(attention.register_forward_pre_hook(lambda *call, layer=layer: note(layer, *call)))
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()

@@ -104,6 +104,7 @@ def _imported(
         if is_multilingual and f"<|{task}|>" in control:
             tasks[task] = control[f"<|{task}|>"]
     languages = _language_ids(control) if is_multilingual else {}
+    no_speech_id = control.get("<|nospeech|>", control.get("<|nocaptions|>"))
     config = model.config
     speech = manifest.Speech(
         num_mels=config.num_mels,
@@ -114,12 +115,13 @@ def _imported(
         no_timestamps_id=no_timestamps_id,
         # Not in every tokenizer.json: time stamps are the ids behind.
         first_timestamp_id=None if no_timestamps_id is None else no_timestamps_id + 1,
-        no_speech_id=control.get("<|nospeech|>", control.get("<|nocaptions|>")),
+        no_speech_id=no_speech_id,
         previous_text_id=control.get("<|startofprev|>"),
         suppressed_ids=suppressed,
         suppressed_first_ids=suppressed_first_ids or [],
         suppression=SUPPRESSION,
-        alignment_heads=[(layer, head) for layer, head in alignment_heads or []],
+        probe_ids=[*([] if no_speech_id is None else [no_speech_id]), *languages.values()],
+        alignment_heads=sorted((layer, head) for layer, head in alignment_heads or []),
     )
     return Imported(model.eval(), tokenizer_file, control["<|startoftranscript|>"], control["<|endoftext|>"], speech)
 

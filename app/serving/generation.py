@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Literal
 
 from app.decoding.interface import Hypothesis, SearchOptions, Source
-from app.decoding.running import rows_of
+from app.decoding.running import positions_of, rows_of
 from app.errors import CancelledError, DeadlineError, DrainingError
 
 Ending = Literal["stop", "length", "error", "cancelled", "deadline"]
@@ -29,7 +29,8 @@ class Generation:
         self.submitted_at = submitted_at
         self.num_rows = rows_of(options)
         # A target is about as long as its source, where the request does not bound it closer.
-        self.cost = len(source) + self.num_rows * min(options.max_length, len(source))
+        num_positions = positions_of(source)
+        self.cost = num_positions + self.num_rows * min(options.max_length, num_positions)
         self.ending: Ending | None = None
         self._outcome: list[Hypothesis] | Exception | None = None
         self._waiter: asyncio.Future[None] | None = None

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from app.decoding.interface import StepModel
-from app.decoding.running import Finished, Job, RunningBatch, StepError
+from app.decoding.running import Finished, Job, RunningBatch, StepError, positions_of
 from app.errors import AppError
 from app.serving.generation import Generation, wake
 from app.serving.metrics import ModelMetrics
@@ -100,7 +100,7 @@ class Runner:
     def _encode(self, batch: RunningBatch, joining: Sequence[Generation]) -> None:
         started_at = self._clock()
         batch.admit([Job(generation, generation.source, generation.options) for generation in joining])
-        lengths = [len(generation.source) for generation in joining]
+        lengths = [positions_of(generation.source) for generation in joining]
         self.num_positions += sum(lengths)
         self._metrics.encoded(lengths, self._clock() - started_at)
 

@@ -59,7 +59,8 @@ class Speech(_Record):
     `window_frames`: every source is padded to so many frames before it is read; None: sources keep their length.
     `suppressed_ids` never are the best candidate: their bias in the step graph is lower by `suppression`, so that the
     logit they would have had can still be told. `suppressed_first_ids` must not begin a text: that is the search's.
-    `alignment_heads` are (decoder layer, head) whose cross-attention follows the audio.
+    `probe_ids` are those whose log-probability every step tells: of silence and of the languages.
+    `alignment_heads` are (decoder layer, head) whose cross-attention follows the audio, by layer.
     """
 
     sample_rate_hz: int = Field(16_000, ge=1)
@@ -75,6 +76,7 @@ class Speech(_Record):
     suppressed_ids: list[int] = Field(default_factory=list)
     suppressed_first_ids: list[int] = Field(default_factory=list)
     suppression: float = 0.0
+    probe_ids: list[int] = Field(default_factory=list)
     alignment_heads: list[tuple[int, int]] = Field(default_factory=list)
 
     def prefix(

@@ -9,8 +9,9 @@ from app.serving.worker import Worker
 from app.store.manifest import Manifest
 from app.tasks.decode import decode_with
 from app.tasks.summarize import Summarizer
+from app.tasks.transcribe import Transcriber
 from app.tasks.translate import Translator
-from app.text.tokenizer import SentencePieceTokenizer
+from app.text.tokenizer import open_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,14 @@ class LoadedSummarizer(_LoadedModel):
     summarizer: Summarizer
 
 
-LoadedTask = LoadedTranslator | LoadedSummarizer  # what the catalog keeps
+@dataclass(frozen=True, slots=True)
+class LoadedTranscriber(_LoadedModel):
+    """A transcriber and the model that it runs on."""
+
+    transcriber: Transcriber
+
+
+LoadedTask = LoadedTranslator | LoadedSummarizer | LoadedTranscriber  # what the catalog keeps
 
 
 def build(folder: Path, manifest: Manifest, placement: Placement) -> LoadedTask:
@@ -48,9 +56,9 @@ def build(folder: Path, manifest: Manifest, placement: Placement) -> LoadedTask:
     Raises: ArtifactError for a damaged artifact, a task that is not served, or a tokenizer that does not fit the model;
     DeviceError.
     """
-    if manifest.task not in ("translate", "summarize"):
-        raise ArtifactError(f"{manifest.name}: task {manifest.task!r} is not served by this release")
-    tokenizer = SentencePieceTokenizer(folder / manifest.tokenizer.file)
+    if (manifest.task == "transcribe") != (manifest.speech is not None):
+        raise ArtifactError(f"{manifest.name}: task {manifest.task!r} does not fit what its manifest says of speech")
+    tokenizer = open_tokenizer(folder / manifest.tokenizer.file, manifest.tokenizer.kind)
     if tokenizer.vocabulary_size > manifest.vocabulary_size:
         raise ArtifactError(
             f"{manifest.tokenizer.file}: {tokenizer.vocabulary_size} pieces, the model knows "
@@ -58,8 +66,9 @@ def build(folder: Path, manifest: Manifest, placement: Placement) -> LoadedTask:
         )
     model = start_model(folder, manifest, placement)
     decode = decode_with(model.worker)
+    running = (manifest, model.variant, model.provider, model.worker)
+    if manifest.task == "transcribe":
+        return LoadedTranscriber(*running, Transcriber(manifest, tokenizer, decode))
     if manifest.task == "summarize":
-        summarizer = Summarizer(manifest, tokenizer, decode)
-        return LoadedSummarizer(manifest, model.variant, model.provider, model.worker, summarizer)
-    translator = Translator(manifest, tokenizer, decode)
-    return LoadedTranslator(manifest, model.variant, model.provider, model.worker, translator)
+        return LoadedSummarizer(*running, Summarizer(manifest, tokenizer, decode))
+    return LoadedTranslator(*running, Translator(manifest, tokenizer, decode))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from app.decoding.interface import Hypothesis, Ids, SearchOptions
+from app.decoding.interface import Hypothesis, SearchOptions, Source
 from app.errors import AppError
 from app.serving.generation import Generation
 from app.serving.worker import Worker
@@ -17,7 +17,7 @@ class Decode(Protocol):
     """
 
     async def __call__(
-        self, sources: Sequence[Ids], options: Sequence[SearchOptions], deadline_s: float
+        self, sources: Sequence[Source], options: Sequence[SearchOptions], deadline_s: float
     ) -> Sequence[list[Hypothesis] | AppError]: ...
 
 
@@ -25,7 +25,7 @@ def decode_with(worker: Worker) -> Decode:
     """`Decode` by generations that are submitted to `worker` together."""
 
     async def decode(
-        sources: Sequence[Ids], options: Sequence[SearchOptions], deadline_s: float
+        sources: Sequence[Source], options: Sequence[SearchOptions], deadline_s: float
     ) -> list[list[Hypothesis] | AppError]:
         now = time.monotonic()
         generations = [
@@ -47,7 +47,7 @@ async def _outcome(generation: Generation) -> list[Hypothesis] | AppError:
         return await generation.result()
     except AppError as error:
         return error
-    except Exception as error:  # the worker has logged it; the other sentences may be well
-        failure = AppError("the model failed on this text")
+    except Exception as error:  # the worker has logged it; the others may be well
+        failure = AppError("the model failed on this part")
         failure.__cause__ = error
         return failure

@@ -14,7 +14,7 @@ from app.tasks.faults import Fault, faults
 from app.tasks.stages import apart_if_long, check_unicode, timed
 from app.text.cleaning import CleaningOptions, normalize
 from app.text.parts import split_document
-from app.text.tokenizer import SentencePieceTokenizer
+from app.text.tokenizer import TextTokenizer
 
 # A text of fewer words is its own summary.
 _SHORTEST_DOCUMENT = 8
@@ -81,7 +81,7 @@ class Summarizer:
     The manifest's directions are (language, kind of summary); the first kind is the default one.
     """
 
-    def __init__(self, manifest: Manifest, tokenizer: SentencePieceTokenizer, decode: Decode) -> None:
+    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, decode: Decode) -> None:
         self.manifest = manifest
         self.kinds = list(dict.fromkeys(kind for _, kind in manifest.directions))
         self._tokenizer = tokenizer

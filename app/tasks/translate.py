@@ -13,7 +13,7 @@ from app.tasks.decode import Decode
 from app.tasks.stages import apart_if_long, check_unicode, timed
 from app.text.cleaning import CleaningOptions, normalize
 from app.text.segmentation import Part, split_sentences, split_to_fit
-from app.text.tokenizer import SentencePieceTokenizer
+from app.text.tokenizer import TextTokenizer
 
 # Sentences that are decoded together, at the most, while each is told as it is done.
 _MAX_TOGETHER = 64
@@ -66,7 +66,7 @@ class _Plan:
 class Translator:
     """Translates with one loaded model. Free of state between calls; one event loop uses it."""
 
-    def __init__(self, manifest: Manifest, tokenizer: SentencePieceTokenizer, decode: Decode) -> None:
+    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, decode: Decode) -> None:
         self.manifest = manifest
         self.directions = frozenset(manifest.directions)
         self._tokenizer = tokenizer

@@ -163,9 +163,11 @@ def test_offline_decoding_stays_inside_its_budget() -> None:
     class Measured(RecurrentModel):
         most_rows = 0
 
-        def step(self, ids: Ids, state: RecurrentState, num_candidates: int) -> tuple[Candidates, RecurrentState]:
+        def step(
+            self, ids: Ids, state: RecurrentState, num_candidates: int, *, needs_attention: bool = False
+        ) -> tuple[Candidates, RecurrentState]:
             self.most_rows = max(self.most_rows, len(ids))
-            return super().step(ids, state, num_candidates)
+            return super().step(ids, state, num_candidates, needs_attention=needs_attention)
 
     model, sources = Measured(), [np.full(1 + index % 9, 5) for index in range(60)]
     generate(model, sources, SearchOptions(max_length=9, beam_size=3), max_rows=12)
@@ -225,10 +227,12 @@ class Fragile(RecurrentModel):
             raise RuntimeError("broken source")
         return super().encode(sources, width)
 
-    def step(self, ids: Ids, state: RecurrentState, num_candidates: int) -> tuple[Candidates, RecurrentState]:
+    def step(
+        self, ids: Ids, state: RecurrentState, num_candidates: int, *, needs_attention: bool = False
+    ) -> tuple[Candidates, RecurrentState]:
         if state.width > 1:
             raise RuntimeError("broken lane")
-        return super().step(ids, state, num_candidates)
+        return super().step(ids, state, num_candidates, needs_attention=needs_attention)
 
 
 def test_sources_that_can_not_be_read_leave_the_batch_as_it_was() -> None:

@@ -100,8 +100,10 @@ def test_other_ids_without_a_near_tie_are_refused(
 ) -> None:
     # Equal logits, but a step that hands out the second best as the best: only the decoded ids can show it.
     class SecondBest(TorchModel):
-        def step(self, ids: Ids, state: TorchState, num_candidates: int) -> tuple[Candidates, TorchState]:
-            candidates, after = super().step(ids, state, num_candidates + 1)
+        def step(
+            self, ids: Ids, state: TorchState, num_candidates: int, *, needs_attention: bool = False
+        ) -> tuple[Candidates, TorchState]:
+            candidates, after = super().step(ids, state, num_candidates + 1, needs_attention=needs_attention)
             return Candidates(candidates.ids[:, 1:], candidates.log_probs[:, 1:]), after
 
     good = torch_step_model(tiny_transformer)

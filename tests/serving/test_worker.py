@@ -38,13 +38,15 @@ class Gated(RecurrentModel):
         self._allowed = threading.Semaphore(0)
         self._took = threading.Condition()
 
-    def step(self, ids: Ids, state: RecurrentState, num_candidates: int) -> tuple[Candidates, RecurrentState]:
+    def step(
+        self, ids: Ids, state: RecurrentState, num_candidates: int, *, needs_attention: bool = False
+    ) -> tuple[Candidates, RecurrentState]:
         self.num_asked += 1
         self._allowed.acquire()
         with self._took:
             self.rows.append(len(ids))
             self._took.notify_all()
-        return super().step(ids, state, num_candidates)
+        return super().step(ids, state, num_candidates, needs_attention=needs_attention)
 
     def allow(self, count: int = 1) -> None:
         """Let so many steps happen, and wait until they have begun."""
@@ -71,10 +73,12 @@ class PoisonedEncoder(RecurrentModel):
 class PoisonedDecoder(RecurrentModel):
     """Can not step when any row is fed the poison."""
 
-    def step(self, ids: Ids, state: RecurrentState, num_candidates: int) -> tuple[Candidates, RecurrentState]:
+    def step(
+        self, ids: Ids, state: RecurrentState, num_candidates: int, *, needs_attention: bool = False
+    ) -> tuple[Candidates, RecurrentState]:
         if (ids == POISON).any():
             raise RuntimeError("the decoder choked")
-        return super().step(ids, state, num_candidates)
+        return super().step(ids, state, num_candidates, needs_attention=needs_attention)
 
 
 @contextmanager
@@ -322,8 +326,10 @@ def test_options_that_can_not_be_honoured_fail_alone() -> None:
 
 def test_a_model_that_gives_no_numbers_fails_the_generation_and_not_the_thread() -> None:
     class Broken(RecurrentModel):
-        def step(self, ids: Ids, state: RecurrentState, num_candidates: int) -> tuple[Candidates, RecurrentState]:
-            candidates, state = super().step(ids, state, num_candidates)
+        def step(
+            self, ids: Ids, state: RecurrentState, num_candidates: int, *, needs_attention: bool = False
+        ) -> tuple[Candidates, RecurrentState]:
+            candidates, state = super().step(ids, state, num_candidates, needs_attention=needs_attention)
             return Candidates(candidates.ids, np.full_like(candidates.log_probs, np.nan)), state
 
     async def test() -> None:
@@ -349,8 +355,10 @@ def test_a_state_that_breaks_between_steps_fails_who_runs_and_not_the_thread() -
             state = super().encode(sources, width)
             return Brittle(state.memory, state.hidden, state.width) if self.is_broken else state
 
-        def step(self, ids: Ids, state: RecurrentState, num_candidates: int) -> tuple[Candidates, RecurrentState]:
-            candidates, after = super().step(ids, state, num_candidates)
+        def step(
+            self, ids: Ids, state: RecurrentState, num_candidates: int, *, needs_attention: bool = False
+        ) -> tuple[Candidates, RecurrentState]:
+            candidates, after = super().step(ids, state, num_candidates, needs_attention=needs_attention)
             return candidates, type(state)(after.memory, after.hidden, after.width)
 
     async def test() -> None:

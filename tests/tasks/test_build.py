@@ -17,9 +17,9 @@ def test_what_is_loaded_says_what_it_runs_as(loaded: LoadedTranslator) -> None:
     assert loaded.translator.directions == {("en", "de"), ("de", "en")}
 
 
-def test_another_task_is_refused(tiny_store: Path, placement: Placement) -> None:
+def test_a_task_that_does_not_fit_the_model_is_refused(tiny_store: Path, placement: Placement) -> None:
     folder, manifest = Registry(tiny_store).resolve("tiny-en-de")
-    with pytest.raises(ArtifactError, match="task 'transcribe' is not served"):
+    with pytest.raises(ArtifactError, match="task 'transcribe' does not fit"):
         build(folder, manifest.model_copy(update={"task": "transcribe"}), placement)
 
 
