@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from app.commands.import_ import import_model
 from app.decoding.interface import Ids
 from app.export.artifact import Description, Gates, export_artifact
 from app.models import build_model
@@ -21,6 +23,7 @@ from app.store.manifest import VariantName
 from app.store.registry import Registry
 from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SentencePieceTokenizer, TokenizerOptions, learn_tokenizer
 from app.training.corpus import language_ids, source_ids
+from tests.pretrained import checkpoint
 
 SENTENCES = Path(__file__).parent / "data" / "sentences.tsv"
 LANGUAGES = ["en", "de"]
@@ -246,3 +249,28 @@ def tiny_store(
     export_artifact(tiny_transformer, describe(TINY_MODEL), gates, registry, keep=variants, num_threads=1)
     registry.promote(TINY_MODEL, "1")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with `tiny-whisper`, current: English and Hawaiian, windows of 0.36 s, random weights."""
+    folder, store = tmp_path_factory.mktemp("whisper"), tmp_path_factory.mktemp("whisper_store")
+    checkpoint.write_huggingface(folder)
+    import_model(str(folder), store, "tiny-whisper", "1", keep_fp16=False, keep_fp32=True, console=Console(quiet=True))
+    Registry(store).promote("tiny-whisper", "1")
+    return store
+
+
+@pytest.fixture(scope="session")
+def whisper_store() -> Path:
+    """A model store with the published Whisper tiny.en."""
+    store = Path(os.environ.get("SEQ2SERVE_MODEL_STORE", Path(__file__).parents[1] / "model_store"))
+    if not (store / "whisper-tiny.en" / "aliases.json").exists():
+        pytest.skip("needs whisper-tiny.en in model_store/, or in the store that SEQ2SERVE_MODEL_STORE names")
+    return store
+
+
+@pytest.fixture(scope="session")
+def jfk(data_folder: Path) -> Path:
+    """Eleven seconds of J. F. Kennedy, FLAC."""
+    return data_folder / "speech" / "read_en" / "audio" / "smoke" / "jfk.flac"

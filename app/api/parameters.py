@@ -17,7 +17,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 _MAX_FIELDS = 100
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
-_MULTIPART = "multipart/form-data"
+MULTIPART = "multipart/form-data"
 
 
 async def read_parameters(request: Request) -> dict[str, Any]:
@@ -25,26 +25,36 @@ async def read_parameters(request: Request) -> dict[str, Any]:
 
     Raises: InputError for a body that can not be read, MediaTypeError for one in another form.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise MediaTypeError(f"Invalid request: content encoding {encoding[:40]!r} is not supported; send it as it is")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
     if media_type == _JSON:
         return _read_json(await request.body())
-    if media_type == _MULTIPART:
+    if media_type == MULTIPART:
         pairs = await _read_multipart(request)
     elif media_type == _FORM:
         pairs = _read_pairs(await request.body())
     elif await request.body():
         raise MediaTypeError(
-            f"Invalid request: content type {media_type[:80]!r} is not supported; send {_JSON}, {_FORM} or {_MULTIPART}"
+            f"Invalid request: content type {media_type[:80]!r} is not supported; send {_JSON}, {_FORM} or {MULTIPART}"
         )
     else:
         pairs = []
     parameters: dict[str, Any] = {}
-    for name, value in [*_read_pairs(request.scope["query_string"]), *pairs]:
+    for name, value in [*query_pairs(request), *pairs]:
         parameters.setdefault(name, value.replace("\r\n", "\n").replace("\r", "\n"))
     return parameters
+
+
+def media_type_of(request: Request) -> str:
+    """The body's media type, without its parameters. Raises: MediaTypeError for a body that is compressed."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise MediaTypeError(f"Invalid request: content encoding {encoding[:40]!r} is not supported; send it as it is")
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def query_pairs(request: Request) -> list[tuple[str, str]]:
+    """The query string's parameters in order. Raises: InputError for too many, or what is not UTF-8."""
+    return _read_pairs(request.scope["query_string"])
 
 
 def require(parameters: Mapping[str, Any], *names: str) -> None:
