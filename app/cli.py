@@ -225,12 +225,10 @@ def transcribe(
         list[Path], typer.Argument(metavar="FILES...", help="Recordings, or folders of them; - is standard input.")
     ],
     formats: Annotated[
-        list[Literal["txt", "srt", "vtt", "json"]] | None,
-        typer.Option("--format", help="What to write, may be given several times; txt by default."),
+        list[str] | None,
+        typer.Option("--format", help="txt (where none is given), srt, vtt or json; may be given several times."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Folder to write to, not beside the file.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write into instead.")] = None,
     to_stdout: Annotated[bool, typer.Option("--stdout", help="Print instead of writing files.")] = False,
     language: Annotated[str | None, typer.Option(help="Code of what is spoken, as en; heard where not given.")] = None,
     task: Annotated[

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -25,8 +24,6 @@ from app.tasks.transcribe import Transcriber
 from app.tasks.transcript import Segment, TranscribeOptions, Transcript
 from app.text.tokenizer import open_tokenizer
 
-Format = Literal["txt", "srt", "vtt", "json"]
-
 STDIN = Path("-")
 # What a folder's files must end with to be taken for recordings.
 _SUFFIXES = frozenset(
@@ -43,12 +40,15 @@ _MAX_DURATION_S = 24 * 3600.0
 class Writer:
     """Where transcripts go: printed, or a file for every format beside the recording or in the folder `output`."""
 
-    formats: tuple[Format, ...]
+    formats: tuple[str, ...]
     output: Path | None
     to_stdout: bool
 
     def check(self, files: Sequence[Path]) -> None:
-        """Raises: InputError where two recordings would be written to the same file."""
+        """Raises: InputError for an unknown format, or where two recordings would be written to the same file."""
+        for form in self.formats:
+            if form not in _RENDERED:
+                raise InputError(f"there is no format {form!r}; there is {', '.join(_RENDERED)}")
         taken: dict[Path, Path] = {}
         for file in files:
             other = taken.setdefault(self._base(file), file)
@@ -57,7 +57,7 @@ class Writer:
 
     def put(self, file: Path, transcript: Transcript) -> None:
         for form in self.formats:
-            content = _rendered(transcript, form)
+            content = _RENDERED[form](transcript)
             if self.to_stdout or (file == STDIN and self.output is None):
                 print(content, end="", flush=True)
                 continue
@@ -187,11 +187,9 @@ class _Bar:
         return lambda share: self._progress.update(self._task, completed=before + share)
 
 
-def _rendered(transcript: Transcript, form: Format) -> str:
-    if form == "srt":
-        return srt(transcript.segments)
-    if form == "vtt":
-        return vtt(transcript.segments)
-    if form == "json":
-        return json.dumps(asdict(transcript), ensure_ascii=False, indent=2) + "\n"
-    return transcript.text + "\n"
+_RENDERED: dict[str, Callable[[Transcript], str]] = {
+    "txt": lambda transcript: transcript.text + "\n",
+    "srt": lambda transcript: srt(transcript.segments),
+    "vtt": lambda transcript: vtt(transcript.segments),
+    "json": lambda transcript: json.dumps(asdict(transcript), ensure_ascii=False, indent=2) + "\n",
+}
