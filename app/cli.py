@@ -112,11 +112,18 @@ def import_(
     store: Store = DEFAULT_STORE,
     keep_fp16: Annotated[bool, typer.Option("--keep-fp16", help="Publish the fp16 graphs, for CUDA, too.")] = False,
     keep_fp32: Annotated[bool, typer.Option("--keep-fp32", help="Publish the fp32 graphs too.")] = False,
+    licence_file: Annotated[Path | None, typer.Option(help="Licence of the weights, kept beside them.")] = None,
+    notes_file: Annotated[Path | None, typer.Option(help="Markdown for the model card: scores, limits.")] = None,
 ) -> None:
     """Read a public model (Whisper), export it to ONNX, hold it against PyTorch, and publish it in the store."""
-    from app.commands.import_ import import_model
+    from app.commands.import_ import CardTexts, import_model
+    from app.store.manifest import VariantName
 
-    import_model(reference, store, name, version, keep_fp16, keep_fp32, _console())
+    keep: list[VariantName] = ["int8"]
+    keep += ["fp16"] if keep_fp16 else []
+    keep += ["fp32"] if keep_fp32 else []
+    texts = CardTexts.read(licence_file, notes_file)
+    import_model(reference, store, name, version, keep, texts, _console())
 
 
 @app.command()

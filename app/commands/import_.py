@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from app.decoding.interface import Floats, Source
+from app.errors import CheckpointError
 from app.export.artifact import Description, Gates, export_artifact
 from app.pretrained.reading import read_pretrained
 from app.pretrained.whisper import Imported
@@ -24,13 +26,32 @@ LOGIT_TOLERANCE = 2e-3
 _SEED = 0
 
 
+@dataclass(frozen=True, slots=True)
+class CardTexts:
+    """What whoever imports knows of the model: the licence of its weights, and notes for its card."""
+
+    licence: str | None = None
+    notes: str | None = None
+
+    @classmethod
+    def read(cls, licence_file: Path | None, notes_file: Path | None) -> "CardTexts":
+        """Raises: CheckpointError for a file that can not be read."""
+        texts = []
+        for path in (licence_file, notes_file):
+            try:
+                texts.append(None if path is None else path.read_text("utf-8"))
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{path}: not readable as text ({error})") from error
+        return cls(*texts)
+
+
 def import_model(
     reference: str,
     store: Path,
     name: str | None,
     version: str | None,
-    keep_fp16: bool,
-    keep_fp32: bool,
+    keep: Sequence[VariantName],
+    texts: "CardTexts",
     console: Console,
 ) -> Path:
     """Read, export, gate, publish -> the version's folder. Promotion is for the user."""
@@ -55,7 +76,8 @@ def import_model(
         max_source_length=config.max_frames,
         max_target_length=config.max_length,
         recipe_text=_recipe(name, origin, imported),
-        card=lambda evaluation: _card(name, origin, imported, evaluation),
+        card=lambda evaluation: _card(name, origin, imported, evaluation, texts),
+        licence_text=texts.licence,
         speech=speech,
         default_search={"beam_size": 1, "length_penalty": 1.0},
     )
@@ -67,9 +89,6 @@ def import_model(
         is_calibrated=False,
         logit_tolerance=LOGIT_TOLERANCE,
     )
-    keep: list[VariantName] = ["int8"]
-    keep += ["fp16"] if keep_fp16 else []
-    keep += ["fp32"] if keep_fp32 else []
     published = export_artifact(
         imported.model, description, gates, Registry(store), keep=keep, report=lambda line: console.print(line)
     )
@@ -116,17 +135,19 @@ def _recipe(name: str, origin: str, imported: Imported) -> str:
     return f'name = {json.dumps(name)}\ntask = "transcribe"\nimported_from = {json.dumps(origin)}\n\n[model]\n{model}\n'
 
 
-def _card(name: str, origin: str, imported: Imported, evaluation: Mapping[str, Any]) -> str:
+def _card(name: str, origin: str, imported: Imported, evaluation: Mapping[str, Any], texts: CardTexts) -> str:
     config, parity = imported.model.config, evaluation["export"]["parity"]
+    licence = "`LICENSE`, beside this file" if texts.licence else "that of their origin"
+    notes = f"\n{texts.notes.strip()}\n" if texts.notes else "\nWord error rates are not measured at import.\n"
     return f"""# {name}
 
 Whisper (Radford 2022, arXiv:2212.04356), imported from `{origin}`.
 
 - Task: transcribe; languages: {", ".join(imported.speech.languages)}
 - Sizes: {config.encoder_layers} + {config.decoder_layers} layers, width {config.width}, {config.num_mels} mels
-- Licence of the weights: that of their origin
+- Licence of the weights: {licence}
 
 ## Measured
 ONNX Runtime against PyTorch, fp32, {parity["num_sources"]} windows: logits at most
-{parity["largest_logit_difference"]:.1e} apart. Word error rates are not measured at import.
-"""
+{parity["largest_logit_difference"]:.1e} apart, attention {parity["largest_attention_difference"]:.1e}.
+{notes}"""

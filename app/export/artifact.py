@@ -37,7 +37,8 @@ _TOKENIZER_FILES = {"sentencepiece": Tokenizer().file, "bpe": "tokenizer/tokeniz
 class Description:
     """What an artifact says of itself beside its weights; the fields of `app/store/manifest.py` (Manifest).
 
-    `card` makes the model card README.md of what evaluation.json holds; `recipe_text` becomes recipe.toml.
+    `card` makes the model card README.md of what evaluation.json holds; `recipe_text` becomes recipe.toml, and
+    `licence_text` LICENSE.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Description:
     tokenizer_kind: Literal["sentencepiece", "bpe"] = "sentencepiece"
     speech: Speech | None = None
     default_search: Mapping[str, float] = field(default_factory=dict)
+    licence_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,8 @@ def _write_texts(folder: Path, description: Description) -> None:
     tokenizer.parent.mkdir()
     shutil.copyfile(description.tokenizer_file, tokenizer)
     (folder / "recipe.toml").write_text(description.recipe_text, "utf-8")
+    if description.licence_text is not None:
+        (folder / "LICENSE").write_text(description.licence_text, "utf-8")
 
 
 def _write_weights(path: Path, model: Seq2Seq) -> None:

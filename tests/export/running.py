@@ -54,8 +54,12 @@ class GraphDecoder:
                 self.state[spec.name] = np.full(shape, np.nan, spec.dtype)
         return encoded
 
-    def advance(self, ids: Array, positions: Array, num_candidates: int) -> dict[str, Array]:
+    def advance(
+        self, ids: Array, positions: Array, num_candidates: int, num_alignments: int | None = None
+    ) -> dict[str, Array]:
         inputs = dict(self.state)
+        if num_alignments is not None:
+            inputs["num_alignments"] = np.array([num_alignments])
         inputs |= {"ids": ids, "positions": positions.astype(np.int32), "num_candidates": np.array([num_candidates])}
         if any(spec.kind == "growing" for spec in self.specs):
             inputs["total_length"] = np.array(positions.max() + 1, np.int32)

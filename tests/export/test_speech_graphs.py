@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from app.decoding.interface import Probes
 from app.export.graphs import build_graphs
 from app.models import build_model
 from app.models.speech import Speech, SpeechConfig
+from app.models.stepping import TorchModel
+from app.store.manifest import Speech as Told
 from app.store.manifest import VariantName
 from tests.export.running import Array, GraphDecoder, TorchDecoder
 
@@ -106,3 +109,51 @@ def test_a_fixed_window_is_declared_in_the_graph_and_any_other_length_an_error()
 def test_convolutions_are_stored_as_float16_beside_int8() -> None:
     sizes = {variant: build_graphs(speech(), variant).encode.ByteSize() for variant in ("fp32", "int8")}  # type: ignore[arg-type]
     assert sizes["int8"] < 0.45 * sizes["fp32"]
+
+
+PROBE_IDS, HEADS = [202, 7, 31], [(0, 2), (2, 0), (2, 1)]
+TOLD = Told(num_mels=NUM_MELS, languages=["en"], probe_ids=PROBE_IDS, alignment_heads=HEADS)
+
+
+@pytest.mark.parametrize("options", SHAPES)
+@pytest.mark.parametrize(("variant", "tolerance"), [("fp32", TOLERANCE), ("fp16", 0.03), ("int8", 0.15)])
+def test_probes_and_alignment_equal_pytorch(options: dict[str, object], variant: VariantName, tolerance: float) -> None:
+    model, width = speech(**options), 2
+    source, lengths = draw(model)
+    graphs = GraphDecoder.open(build_graphs(model, variant, speech=TOLD))
+    graphs.start(source, lengths, width, NUM_STEPS)
+    probes = Probes(tuple(PROBE_IDS), (0.0,) * len(PROBE_IDS))
+    reference = TorchModel(
+        model, bos_id=1, eos_id=2, pad_id=0, max_target_length=20, probes=probes, alignment_heads=HEADS
+    )
+    state = reference.encode([one[:length] for one, length in zip(source, lengths, strict=True)], width)
+    random = np.random.default_rng(1)
+    for step in range(NUM_STEPS):
+        ids = random.integers(4, VOCABULARY, width * len(lengths))
+        outputs = graphs.advance(ids, np.full(len(ids), step), 1, num_alignments=len(HEADS))
+        expected, state = reference.step(ids, state, 1, needs_attention=True)
+        assert expected.probes is not None and expected.attention is not None
+        np.testing.assert_allclose(outputs["probes"], expected.probes, atol=tolerance)
+        assert outputs["alignment"].shape == (width * len(lengths), len(HEADS), MAX_FRAMES // 2)
+        np.testing.assert_allclose(outputs["alignment"], expected.attention, atol=tolerance)
+        np.testing.assert_allclose(outputs["alignment"].sum(axis=2), 1, atol=1e-3)
+        is_real = np.arange(MAX_FRAMES // 2) < np.repeat((lengths + 1) // 2, width)[:, None]
+        assert (outputs["alignment"].transpose(0, 2, 1)[~is_real] == 0).all()
+
+
+@pytest.mark.parametrize("variant", ["fp32", "fp16", "int8"])
+def test_alignment_is_empty_and_changes_nothing_where_it_is_not_asked_for(variant: VariantName) -> None:
+    model = speech()
+    source, lengths = draw(model)
+    logits = []
+    for num_alignments in (0, len(HEADS), None):
+        told = None if num_alignments is None else TOLD
+        decoder = GraphDecoder.open(build_graphs(model, variant, speech=told))
+        decoder.start(source, lengths, 1, 4)
+        outputs = decoder.advance(np.full(4, 9), np.zeros(4, np.int64), 1, num_alignments=num_alignments)
+        logits.append(outputs["logits"])
+        if num_alignments == 0:
+            assert outputs["alignment"].shape == (4, 0, MAX_FRAMES // 2)
+    np.testing.assert_array_equal(logits[0], logits[1])
+    # float16 on the CPU: ONNX Runtime puts its casts elsewhere.
+    np.testing.assert_allclose(logits[0], logits[2], atol=1e-3 if variant == "fp16" else 0)
