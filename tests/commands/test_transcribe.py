@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.errors import AppError, InputError
-from tests.audio.recordings import encoded, speech_like, wav
+from tests.audio.recordings import encoded, speech_like
 
 
 def run(store: Path, *arguments: str, sent: bytes | None = None) -> str:
@@ -20,25 +20,23 @@ def run(store: Path, *arguments: str, sent: bytes | None = None) -> str:
 
 
 @pytest.fixture
-def recordings(tmp_path: Path) -> Path:
+def recordings(tmp_path: Path, talk: bytes) -> Path:
     """A folder of two recordings and something else."""
     folder = tmp_path / "talks"
     (folder / "old").mkdir(parents=True)
-    (folder / "one.wav").write_bytes(wav(speech_like(1.0)))
+    (folder / "one.wav").write_bytes(talk)
     (folder / "old" / "two.MP3").write_bytes(encoded(speech_like(0.8, seed=1), "mp3", "mp3").getvalue())
     (folder / "notes.txt").write_text("not a recording")
     return folder
 
 
 def test_every_format_is_written_beside_its_recording(tiny_whisper_store: Path, recordings: Path) -> None:
-    run(
-        tiny_whisper_store, str(recordings), "--format", "srt", "--format", "vtt", "--format", "json", "--format", "txt"
-    )
+    run(tiny_whisper_store, str(recordings), *(f"--format={form}" for form in ("srt", "vtt", "json", "txt")))
     written = {path.relative_to(recordings).as_posix() for path in recordings.rglob("*.*")}
     others = {f"{name}.{form}" for name in ("one", "old/two") for form in ("srt", "vtt", "json", "txt")}
     assert written == others | {"one.wav", "old/two.MP3", "notes.txt"}
     transcript = json.loads((recordings / "one.json").read_text("utf-8"))
-    assert transcript["duration_s"] == 1.0
+    assert transcript["duration_s"] == 1.5
     assert (recordings / "one.txt").read_text("utf-8") == transcript["text"] + "\n" != "\n"
     said = [" ".join(segment["text"].split()) for segment in transcript["segments"]]
     assert [cue.content for cue in srt.parse((recordings / "one.srt").read_text("utf-8"))] == [s for s in said if s]
@@ -69,7 +67,7 @@ def test_a_bad_file_is_named_and_the_others_go_on(
     ("arguments", "message"),
     [
         (["{talks}/one.wav", "--format", "doc"], "there is no format 'doc'; there is txt, srt, vtt, json"),
-        (["{talks}/one.wav", "{talks}/old/../one.wav"], "would be written to the same files"),
+        (["{talks}/one.wav", "{talks}/one.flac"], "would be written to the same files"),
         (["{empty}"], "the folder holds no recording"),
         (["{talks}/one.wav", "--model", "other"], "other"),
         (["{talks}/one.wav", "--language", "xx"], "no current model"),

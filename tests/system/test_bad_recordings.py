@@ -1,5 +1,6 @@
 """Bad recordings against a real server: a clear answer, nothing crashes, and nobody else notices."""
 
+import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ REFUSED = {
 }
 ANSWERED = {
     "header that lies about its length": (_lying_wav(), 0.5),
-    "truncated mp3": (encoded(speech_like(2.0), "mp3", "mp3").getvalue()[:9_001], None),
+    "truncated mp3": (encoded(speech_like(2.0), "mp3", "mp3").getvalue()[:5_001], None),
     "no sample": (wav(np.zeros(0, np.float32)), 0.0),
     "one sample": (wav(np.zeros(1, np.float32)), 0.0),
     "eight channels at 192 kHz": (
@@ -55,14 +56,14 @@ def server(start_server: StartServer, tiny_whisper_store: Path) -> Server:
 
 
 @pytest.fixture
-def good_answers(server: Server) -> Iterator[None]:
+def good_answers(server: Server, talk: bytes) -> Iterator[None]:
     """Good requests go on beside the test, and get the same answer."""
     answers: list[tuple[int, str]] = []
     is_over = threading.Event()
 
     def ask() -> None:
         while not is_over.is_set():
-            answer = server.client.post("/transcribe", files={"file": ("canaryname.wav", GOOD)}, data=ONCE)
+            answer = server.client.post("/transcribe", files={"file": ("canaryname.wav", talk)}, data=ONCE)
             answers.append((answer.status_code, answer.json().get("text", "")))
 
     thread = threading.Thread(target=ask)
@@ -71,7 +72,8 @@ def good_answers(server: Server) -> Iterator[None]:
     is_over.set()
     thread.join()
     assert answers and {status for status, _ in answers} == {200}
-    assert len({text for _, text in answers}) == 1
+    [text] = {text for _, text in answers}
+    assert text
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -96,8 +98,6 @@ def test_what_can_be_heard_is_answered(server: Server, good_answers: None, name:
 
 
 def test_an_upload_that_breaks_off_is_nobodys_fault(server: Server) -> None:
-    import socket
-
     before = server.metric("seq2serve_http_requests_total", route="/transcribe", code="499")
     head = (
         b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
