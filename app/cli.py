@@ -231,6 +231,41 @@ def summarize(
     summarize_inputs(read_inputs(text, paths or []), options, model, store, device, variant, threads, output, as_json)
 
 
+@app.command(epilog="Example: seq2serve transcribe talk.mp3 interviews/ --format srt --format txt --output transcripts")
+def transcribe(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="FILES...", help="Recordings, or folders of them; - is standard input.")
+    ],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="txt (where none is given), srt, vtt or json; may be given several times."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(file_okay=False, help="Folder to write into instead.")] = None,
+    to_stdout: Annotated[bool, typer.Option("--stdout", help="Print instead of writing files.")] = False,
+    language: Annotated[str | None, typer.Option(help="Code of what is spoken, as en; heard where not given.")] = None,
+    task: Annotated[
+        Literal["transcribe", "translate"], typer.Option(help="translate: into English, by models that can.")
+    ] = "transcribe",
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Every word's times too, in the JSON.")
+    ] = False,
+    prompt: Annotated[str, typer.Option(help="Text that went before: names and how they are spelled.")] = "",
+    beam_size: Annotated[int | None, typer.Option(min=1, max=64)] = None,
+    model: Annotated[str | None, typer.Option(help="NAME in the store; one that can do it by default.")] = None,
+    device: Device = "auto",
+    variant: Variant = None,
+    threads: Threads = 0,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Transcribe recordings of any length: talk.mp3 becomes talk.txt, or subtitles, or JSON, beside it."""
+    from app.commands.transcribe import Writer, transcribe_files
+    from app.tasks.transcript import TranscribeOptions
+
+    options = TranscribeOptions(language, task, beam_size, None, prompt, word_timestamps)
+    writer = Writer(tuple(dict.fromkeys(formats or ["txt"])), output, to_stdout)
+    transcribe_files(paths, options, writer, model, store, device, variant, threads)
+
+
 @app.command()
 def doctor(store: Store = DEFAULT_STORE) -> None:
     """Say what this machine and installation can do: versions, providers, devices, models."""

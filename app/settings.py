@@ -48,13 +48,25 @@ class ServiceSettings(BaseSettings):
         None, ge=1, le=32, description="Beam of a request that asks for none; else the manifest's."
     )
 
+    max_upload_bytes: int = Field(
+        100_000_000, ge=1024, le=1 << 34, description="Request body with recordings, before any parsing."
+    )
+    max_files: int = Field(16, ge=1, le=1000, description="Recordings in one request.")
+    max_audio_s: float = Field(7200.0, gt=0, le=86_400, description="Seconds of all recordings of a request.")
+    audio_queue_s: float = Field(
+        14_400.0, gt=0, le=1_000_000, description="Seconds of audio in memory for all requests, before a 429."
+    )
+    audio_timeout_s: float = Field(
+        900.0, gt=0, le=86_400, description="From a recording's arrival to its transcript, at the most."
+    )
+
     queue_limit: int = Field(1024, ge=1, le=1_000_000, description="Sentences that may wait before a 429.")
     queue_token_limit: int = Field(
         200_000, ge=64, le=1 << 30, description="Source and expected target tokens that may wait, every row counted."
     )
     max_rows: int = Field(128, ge=1, le=4096, description="Rows of one batch, beams counted.")
     max_tokens: int = Field(16_384, ge=64, le=10_000_000, description="Source and target positions of one batch.")
-    request_timeout_s: float = Field(60.0, gt=0, le=3600, description="From arrival to answer, at the most.")
+    request_timeout_s: float = Field(60.0, gt=0, le=3600, description="From arrival to answer, at the most; of text.")
     drain_delay_s: float = Field(5.0, ge=0, le=300, description="From SIGTERM to a closed listener, readiness 503.")
     drain_timeout_s: float = Field(20.0, ge=0, le=3600, description="After that, for the work that still runs.")
 

@@ -57,6 +57,14 @@ PADDING_RATIO = Histogram(
     ("model", "phase"),
     buckets=RATIO_BUCKETS,
 )
+AUDIO_SECONDS_TOTAL = Counter(
+    f"{PREFIX}audio_seconds_total", "Seconds of recordings that were transcribed.", ("model",)
+)
+AUDIO_READ_DURATION_SECONDS = Histogram(
+    f"{PREFIX}audio_read_duration_seconds",
+    "Time to decode and resample one recording.",
+    buckets=STAGE_BUCKETS_S,
+)
 TOKENS_TOTAL = Counter(f"{PREFIX}tokens_total", "Tokens that went through a model.", ("model", "kind"))
 REQUESTS_FINISHED_TOTAL = Counter(
     f"{PREFIX}requests_finished_total", "Generations that ended, by how they ended.", ("model", "reason")

@@ -4,12 +4,16 @@ Session-scoped fixtures are shared: copy a folder before changing it.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from app.audio.waveform import read_waveform
+from app.cli import app
 from app.decoding.interface import Ids
 from app.export.artifact import Description, Gates, export_artifact
 from app.models import build_model
@@ -21,6 +25,8 @@ from app.store.manifest import VariantName
 from app.store.registry import Registry
 from app.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, SentencePieceTokenizer, TokenizerOptions, learn_tokenizer
 from app.training.corpus import language_ids, source_ids
+from tests.audio.recordings import wav
+from tests.pretrained import checkpoint
 
 SENTENCES = Path(__file__).parent / "data" / "sentences.tsv"
 LANGUAGES = ["en", "de"]
@@ -246,3 +252,37 @@ def tiny_store(
     export_artifact(tiny_transformer, describe(TINY_MODEL), gates, registry, keep=variants, num_threads=1)
     registry.promote(TINY_MODEL, "1")
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with `tiny-whisper`, current: English and Hawaiian, windows of 0.36 s, random weights."""
+    folder, store = tmp_path_factory.mktemp("whisper"), tmp_path_factory.mktemp("whisper_store")
+    checkpoint.write_huggingface(folder)
+    options = ["--store", str(store), "--name", "tiny-whisper", "--version", "1", "--keep-fp32"]
+    assert CliRunner().invoke(app, ["import", str(folder), *options], catch_exceptions=False).exit_code == 0
+    Registry(store).promote("tiny-whisper", "1")
+    return store
+
+
+@pytest.fixture(scope="session")
+def whisper_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with the published Whisper tiny.en alone."""
+    store = Path(os.environ.get("SEQ2SERVE_MODEL_STORE", Path(__file__).parents[1] / "model_store"))
+    if not (store / "whisper-tiny.en" / "aliases.json").exists():
+        pytest.skip("needs whisper-tiny.en in model_store/, or in the store that SEQ2SERVE_MODEL_STORE names")
+    alone = tmp_path_factory.mktemp("whisper_store")
+    shutil.copytree(store / "whisper-tiny.en", alone / "whisper-tiny.en")
+    return alone
+
+
+@pytest.fixture(scope="session")
+def jfk(data_folder: Path) -> Path:
+    """Eleven seconds of J. F. Kennedy, FLAC."""
+    return data_folder / "speech" / "read_en" / "audio" / "smoke" / "jfk.flac"
+
+
+@pytest.fixture(scope="session")
+def talk(jfk: Path) -> bytes:
+    """The first 1.5 seconds that he speaks, as a wav file."""
+    return wav(read_waveform(jfk, 60)[4_800:28_800])

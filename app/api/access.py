@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from fastapi import Request
 
-from app.api.problems import AccessError
-from app.errors import AppError, InputError
+from app.api.refusals import AccessError, MissingKeyError
+from app.errors import AppError
 from app.settings import ServiceSettings
 
 
@@ -24,12 +24,12 @@ class KeyRing:
         return len(self._digests)
 
     def check(self, key: str | None) -> None:
-        """Raises: AccessError for a key that is not accepted, InputError for none where one is required."""
+        """Raises: AccessError for a key that is not accepted, MissingKeyError for none where one is required."""
         if not self._digests:
             return
         if not key:
             if self.is_required:
-                raise InputError("Please contact the server operator to get an API key")
+                raise MissingKeyError("Please contact the server operator to get an API key")
             return
         digest = _digest(key)
         # All are compared, so that the time tells nothing.

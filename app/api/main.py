@@ -16,8 +16,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
-from app.api import docs, health, languages, models, summarize, translate
+from app.api import docs, health, languages, models, summarize, transcribe, translate
 from app.api.access import read_keys
+from app.api.dialects import openai
 from app.api.middleware import BodyLimit, RequestContext
 from app.api.problems import add_problem_handlers
 from app.api.service import Service
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 # A model's thread comes back from every step to Python, where the event loop is busy under load: by default it may be
 # kept waiting for 5 ms, longer than the step took.
 _SWITCH_INTERVAL_S = 0.0005
+# Where bodies are recordings.
+_UPLOAD_PATHS = ("/transcribe", "/v1/audio/transcriptions", "/v1/audio/translations")
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -52,7 +55,10 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(
         title="seq2serve",
         version=__version__,
-        description="Translation and summaries by sequence-to-sequence models; speaks LibreTranslate's protocol.",
+        description=(
+            "Translation, summaries and transcripts by sequence-to-sequence models; speaks LibreTranslate's protocol "
+            "and that of OpenAI for audio."
+        ),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -65,12 +71,16 @@ def create_app(settings: ServiceSettings) -> FastAPI:
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization", "Content-Type"],
             ),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            Middleware(
+                BodyLimit,
+                max_bytes=settings.max_body_bytes,
+                by_path=dict.fromkeys(_UPLOAD_PATHS, settings.max_upload_bytes),
+            ),
         ],
     )
     app.state.service = service
     add_problem_handlers(app)
-    for route in (translate, summarize, languages, models, health, docs):
+    for route in (translate, summarize, transcribe, openai, languages, models, health, docs):
         app.include_router(route.router)
     return app
 

@@ -5,6 +5,8 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,9 +56,9 @@ class RequestContext:
         except asyncio.CancelledError:
             # Only a server whose time to drain is up cancels a request; its client shall know that it may ask again.
             if not status:
-                await problem_response(_CALLED_OFF)(scope, receive, send_with_headers)
+                await problem_response(_CALLED_OFF, scope["path"])(scope, receive, send_with_headers)
         except Exception as error:
-            answer = internal_error(error)
+            answer = internal_error(error, scope["path"])
             if not status:
                 await answer(scope, receive, send_with_headers)
         finally:
@@ -65,19 +67,24 @@ class RequestContext:
 
 
 class BodyLimit:
-    """Refuses bodies over `max_bytes` before anything parses them, whether their length is announced or not."""
+    """Refuses bodies over `max_bytes` before anything parses them, whether their length is announced or not.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    `by_path` has the limits of paths with one of their own.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, by_path: Mapping[str, int] = MappingProxyType({})) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._by_path = by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        max_bytes = self._by_path.get(scope["path"], self._max_bytes)
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > self._max_bytes:
-            await problem_response(self._refuse())(scope, receive, send)
+        if announced.isdecimal() and int(announced[:20]) > max_bytes:
+            await problem_response(_too_large(max_bytes), scope["path"])(scope, receive, send)
             return
         num_bytes = 0
 
@@ -85,15 +92,16 @@ class BodyLimit:
             nonlocal num_bytes
             message = await receive()
             num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_bytes:
-                raise self._refuse()
+            if num_bytes > max_bytes:
+                raise _too_large(max_bytes)
             return message
 
         await self._app(scope, receive_counted, send)
 
-    def _refuse(self) -> TooLargeError:
-        REJECTED_TOTAL.labels("too_large").inc()
-        return TooLargeError(f"Invalid request: the body is over the limit of {self._max_bytes} bytes")
+
+def _too_large(max_bytes: int) -> TooLargeError:
+    REJECTED_TOTAL.labels("too_large").inc()
+    return TooLargeError(f"Invalid request: the body is over the limit of {max_bytes} bytes")
 
 
 def _request_id(scope: Scope) -> str:

@@ -9,7 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from app.api.problems import MediaTypeError
+from app.api.refusals import MediaTypeError, ParameterError
 from app.errors import InputError
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -17,7 +17,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 _MAX_FIELDS = 100
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
-_MULTIPART = "multipart/form-data"
+MULTIPART = "multipart/form-data"
 
 
 async def read_parameters(request: Request) -> dict[str, Any]:
@@ -25,33 +25,43 @@ async def read_parameters(request: Request) -> dict[str, Any]:
 
     Raises: InputError for a body that can not be read, MediaTypeError for one in another form.
     """
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise MediaTypeError(f"Invalid request: content encoding {encoding[:40]!r} is not supported; send it as it is")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
     if media_type == _JSON:
         return _read_json(await request.body())
-    if media_type == _MULTIPART:
+    if media_type == MULTIPART:
         pairs = await _read_multipart(request)
     elif media_type == _FORM:
         pairs = _read_pairs(await request.body())
     elif await request.body():
         raise MediaTypeError(
-            f"Invalid request: content type {media_type[:80]!r} is not supported; send {_JSON}, {_FORM} or {_MULTIPART}"
+            f"Invalid request: content type {media_type[:80]!r} is not supported; send {_JSON}, {_FORM} or {MULTIPART}"
         )
     else:
         pairs = []
     parameters: dict[str, Any] = {}
-    for name, value in [*_read_pairs(request.scope["query_string"]), *pairs]:
+    for name, value in [*query_pairs(request), *pairs]:
         parameters.setdefault(name, value.replace("\r\n", "\n").replace("\r", "\n"))
     return parameters
+
+
+def media_type_of(request: Request) -> str:
+    """The body's media type, without its parameters. Raises: MediaTypeError for a body that is compressed."""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise MediaTypeError(f"Invalid request: content encoding {encoding[:40]!r} is not supported; send it as it is")
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def query_pairs(request: Request) -> list[tuple[str, str]]:
+    """The query string's parameters in order. Raises: InputError for too many, or what is not UTF-8."""
+    return _read_pairs(request.scope["query_string"])
 
 
 def require(parameters: Mapping[str, Any], *names: str) -> None:
     """Raises: InputError for the first of `names` that is missing or empty."""
     for name in names:
         if not parameters.get(name):
-            raise InputError(f"Invalid request: missing {name} parameter")
+            raise ParameterError(name, f"missing {name} parameter")
 
 
 def validate(schema: type[Schema], parameters: Mapping[str, Any]) -> Schema:
@@ -60,7 +70,7 @@ def validate(schema: type[Schema], parameters: Mapping[str, Any]) -> Schema:
         return schema.model_validate(parameters)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
-    name = fault["loc"][0] if fault["loc"] else "body"
+    name = str(fault["loc"][0]) if fault["loc"] else "body"
     context = fault.get("ctx", {})
     complaint = fault["msg"][:1].lower() + fault["msg"][1:]
     if fault["type"].startswith(("int_", "float_", "finite_number")):
@@ -69,7 +79,7 @@ def validate(schema: type[Schema], parameters: Mapping[str, Any]) -> Schema:
         complaint = f"must be >= {context['ge']}"
     elif "le" in context:
         complaint = f"must be <= {context['le']}"
-    raise InputError(f"Invalid request: {name} parameter {complaint}")
+    raise ParameterError(name, f"{name} parameter {complaint}")
 
 
 def _read_json(body: bytes) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Exceptions to HTTP answers: the one table. Every error body is `{"error": "..."}`."""
+"""Exceptions to HTTP answers: the one table. Every error body is `{"error": "..."}`, but for dialects' own shapes."""
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,6 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.api.dialects import openai_problems
+from app.api.refusals import AccessError, MediaTypeError, NotReadyError
 from app.api.schemas import Problem
 from app.errors import (
     AppError,
@@ -25,18 +28,6 @@ from app.errors import (
 from app.logs import describe_exception
 
 logger = logging.getLogger(__name__)
-
-
-class AccessError(AppError):
-    """The key is not one of ours."""
-
-
-class NotReadyError(OverloadedError):
-    """No model is loaded, yet or at all."""
-
-
-class MediaTypeError(InputError):
-    """A body in a form that the service does not read."""
 
 
 _INTERNAL = "Internal error; quote the X-Request-Id header when you report it"
@@ -83,23 +74,29 @@ def public_message(error: AppError) -> str:
     return str(error) if status_of(error) != 500 else _INTERNAL
 
 
-def problem_response(error: AppError) -> JSONResponse:
-    """The answer to an error of ours."""
-    if status_of(error) == 500:
-        return internal_error(error)
+def problem_response(error: AppError, path: str = "") -> JSONResponse:
+    """The answer to an error of ours, in the shape that clients of `path` expect."""
+    status = status_of(error)
+    if status == 500:
+        return internal_error(error, path)
     headers = {}
     if isinstance(error, OverloadedError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if isinstance(error, TooLargeError):
         # The rest of the body stays unread.
         headers["Connection"] = "close"
-    return JSONResponse({"error": public_message(error)}, status_of(error), headers)
+    return _answer(path, status, public_message(error), headers, error)
 
 
-def internal_error(error: BaseException) -> JSONResponse:
+def internal_error(error: BaseException, path: str = "") -> JSONResponse:
     """The answer to what should not have happened; the log has the place, the client only the request's id."""
     logger.error("request failed", extra={"exception": describe_exception(error)})
-    return JSONResponse({"error": _INTERNAL}, 500)
+    return _answer(path, 500, _INTERNAL)
+
+
+def problem_body(error: AppError, path: str) -> dict[str, Any]:
+    """What `problem_response` says, where the status has gone out already."""
+    return _shape(path, status_of(error), public_message(error), error)[1]
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -107,17 +104,34 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     async def on_app_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, AppError)
-        return problem_response(error)
+        return problem_response(error, request.url.path)
 
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        return _answer(request.url.path, error.status_code, str(error.detail), error.headers)
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         places = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return JSONResponse({"error": f"Invalid request: {places}"}, 400)
+        return _answer(request.url.path, 400, f"Invalid request: {places}")
 
     app.add_exception_handler(AppError, on_app_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid)
+
+
+def _answer(
+    path: str,
+    status: int,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    error: AppError | None = None,
+) -> JSONResponse:
+    status, body = _shape(path, status, message, error)
+    return JSONResponse(body, status, headers)
+
+
+def _shape(path: str, status: int, message: str, error: AppError | None) -> tuple[int, dict[str, Any]]:
+    if path.startswith(openai_problems.PREFIX):
+        return openai_problems.openai_problem(status, message, error)
+    return status, {"error": message}

@@ -107,6 +107,80 @@ class SummarizeResults(BaseModel):
     results: list[SummarizeResponse | SummarizeError]
 
 
+class TranscribeRequest(BaseModel):
+    """`POST /transcribe`, as multipart form; all but `file` may stand in the query string too."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: list[str] = Field(
+        json_schema_extra={"items": {"type": "string", "format": "binary"}},
+        description="A recording (wav, flac, mp3, ogg, opus, m4a, aac, webm, mp4), or several in fields of this name.",
+    )
+    language: str | None = Field(default=None, description="Code of what is spoken; heard where not given.")
+    task: Literal["transcribe", "translate"] = Field(
+        default="transcribe", description='"translate": into English, by models that can.'
+    )
+    prompt: str = Field(
+        default="", max_length=10_000, description="Text that went before: names and how they are spelled."
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=1, description="0 first and higher ones where the model is unsure, where not given."
+    )
+    beam_size: int | None = Field(default=None, ge=1, description="Hypotheses that the search keeps.")
+    word_timestamps: bool = Field(default=False, description="Give every word's times too.")
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json"] = Field(
+        default="json", description="text, srt and vtt are for one recording."
+    )
+    model: str | None = Field(default=None, description="Name of a model; else one that can do what is asked.")
+    api_key: str | None = Field(default=None, description="Also taken from `Authorization: Bearer`.")
+
+
+class TranscriptWord(BaseModel):
+    word: str
+    start: float
+    end: float
+    confidence: float = Field(ge=0, le=1)
+
+
+class TranscriptSegment(BaseModel):
+    """What was said without a longer pause; times in seconds. The last six fields come with `verbose_json` only."""
+
+    id: int
+    start: float
+    end: float
+    text: str = Field(description="As it stands in the whole text, with the space before it.")
+    confidence: float = Field(ge=0, le=1, description="Mean probability of a token.")
+    words: list[TranscriptWord] | None = Field(default=None, description="Only if asked for.")
+    seek: int | None = Field(default=None, description="Where it starts, in hundredths of a second.")
+    tokens: list[int] | None = None
+    temperature: float | None = None
+    avg_logprob: float | None = None
+    compression_ratio: float | None = Field(default=None, description="Of the text: above 2.4 it repeats itself.")
+    no_speech_prob: float | None = None
+
+
+class TranscribeResponse(BaseModel):
+    """One recording's transcript; `task` comes with `verbose_json` only."""
+
+    task: Literal["transcribe", "translate"] | None = None
+    text: str
+    language: str = Field(description="Code of the text's language.")
+    duration: float = Field(description="Seconds of the recording.")
+    segments: list[TranscriptSegment]
+    model: str = Field(description="Name and version of the model.")
+    warnings: list[str] = Field(description="Where the model was unsure, as `code: explanation`.")
+
+
+class TranscribeError(BaseModel):
+    error: str
+
+
+class TranscribeResults(BaseModel):
+    """For several recordings: a transcript or an error for every one, in order."""
+
+    results: list[TranscribeResponse | TranscribeError]
+
+
 class Language(BaseModel):
     code: str
     name: str

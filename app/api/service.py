@@ -8,15 +8,16 @@ import time
 from fastapi import Request
 
 from app.api.access import KeyRing, bearer_key
-from app.api.problems import NotReadyError
+from app.api.refusals import NotReadyError
 from app.errors import InputError
 from app.serving.catalog import Catalog
 from app.serving.loading import Placement
 from app.serving.scheduler import Limits
 from app.settings import ServiceSettings
 from app.store.registry import Registry
-from app.tasks.build import LoadedTask, LoadedTranslator, build
+from app.tasks.build import LoadedTask, LoadedTranscriber, LoadedTranslator, build
 from app.tasks.detect import Detector
+from app.tasks.recordings import Recordings
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Service:
         self.settings = settings
         self.keys = keys
         self.detector = Detector()
+        self.recordings = Recordings(settings.max_audio_s, settings.audio_queue_s)
         self.catalog: Catalog[LoadedTask] = Catalog(
             Registry(settings.model_store),
             functools.partial(build, placement=_placement(settings)),
@@ -91,13 +93,20 @@ class Service:
         """What translates now, by name."""
         return [loaded for loaded in self.catalog.ready() if isinstance(loaded, LoadedTranslator)]
 
+    def transcribers(self) -> list[LoadedTranscriber]:
+        """What transcribes now, by name."""
+        return [loaded for loaded in self.catalog.ready() if isinstance(loaded, LoadedTranscriber)]
+
     def source_languages(self) -> list[str]:
         """Codes of the languages that a source may be in, English first, for it is LibreTranslate's default."""
         return sorted({source for source, _ in self.directions()}, key=lambda code: (code != "en", code))
 
-    def deadline_s(self, request: Request) -> float:
-        """When a request's time is up, on `time.monotonic`: `X-Request-Timeout` in seconds may shorten it."""
-        timeout_s = self.settings.request_timeout_s
+    def deadline_s(self, request: Request, timeout_s: float | None = None) -> float:
+        """When a request's time is up, on `time.monotonic`: `X-Request-Timeout` in seconds may shorten it.
+
+        `timeout_s` None is that of a request with text.
+        """
+        timeout_s = timeout_s or self.settings.request_timeout_s
         try:
             asked_s = float(request.headers.get("x-request-timeout", timeout_s))
         except ValueError:

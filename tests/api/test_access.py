@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.api.access import KeyRing, read_keys
-from app.api.problems import AccessError
+from app.api.refusals import AccessError
 from app.errors import AppError, InputError
 from app.settings import ServiceSettings
 from tests.api.conftest import OpenClient

@@ -109,3 +109,13 @@ def test_unknown_paths_and_methods_are_counted_under_closed_labels(run: Run) -> 
     before = count()
     run(test())
     assert count() == before + 1
+
+
+def test_a_path_may_have_a_limit_of_its_own(run: Run) -> None:
+    async def test() -> None:
+        async with _client(BodyLimit(_count_body, max_bytes=100, by_path={"/large": 1000})) as client:
+            assert (await client.post("/large", content=_chunks(100))).text == "1000"
+            assert (await client.post("/large", content=_chunks(101))).status_code == 413
+            assert (await client.post("/larger", content=_chunks(100))).status_code == 413
+
+    run(test())

@@ -166,3 +166,20 @@ def test_a_taken_port_is_said(server: Server, tiny_store: Path) -> None:
     run = _serve_in_vain(MODEL_STORE=str(tiny_store), PORT=str(server.port))
     assert run.returncode == 1
     assert f"can not serve on 127.0.0.1:{server.port}" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_client_that_stops_listening_frees_its_windows(
+    start_server: StartServer, tiny_whisper_store: Path, jfk: Path
+) -> None:
+    server = start_server(MODEL_STORE=str(tiny_whisper_store), MAX_ROWS="8", BATCHES="1")
+    content = server.client.build_request(
+        "POST", "/transcribe", files=[("file", ("a.flac", jfk.read_bytes()))] * 8, data={"beam_size": "8"}
+    )
+    head = f"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: {content.headers['content-type']}\r\n"
+    body = content.read()
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: _num_busy(server) > 0, server)
+    wait_until(lambda: server.metric("seq2serve_http_requests_total", code="499") == 1, server)
+    wait_until(lambda: _num_busy(server) == 0, server)
+    assert server.metric("seq2serve_requests_finished_total", reason="cancelled") > 0
