@@ -25,6 +25,11 @@ def test_a_pause_ends_a_segment() -> None:
     assert texts(spoken("one two three", pause_s=0.7)) == [" one", " two", " three"]
 
 
+def test_a_slow_sentence_keeps_its_last_words() -> None:
+    words = spoken("Ask not what your country can do for you. And then he said some more.", word_s=0.85)
+    assert texts(words)[0] == " Ask not what your country can do for you."
+
+
 def test_a_long_sentence_is_cut_at_its_last_clause() -> None:
     head = "When the ships had come into the harbour in the grey morning after the storm,"
     assert texts(spoken(f"{head} nobody was there to see them.", word_s=0.2))[0] == f" {head}"
@@ -43,4 +48,4 @@ def test_segments_hold_all_words_in_order_and_are_short(words: list[tuple[str, f
     for segment in segments:
         assert segment
         assert len(segment) == 1 or sum(len(word.text) for word in segment) <= 84
-        assert len(segment) == 1 or segment[-1].end_s - segment[0].start_s <= 7.0
+        assert len(segment) == 1 or segment[-1].end_s - segment[0].start_s <= 9.0
