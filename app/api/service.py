@@ -64,10 +64,11 @@ class Service:
         """Why requests would fail now; None if they would not."""
         if self._is_draining:
             return "shutting down"
-        if self.catalog.ready():
-            return self.why_not_alive()
+        # All of them: a client that asks for what is still to come would be told that it does not exist.
         if self._is_loading:
             return "models are being loaded"
+        if self.catalog.ready():
+            return self.why_not_alive()
         reasons = [f"{s.name} {s.version}: {s.reason}" for s in self.catalog.statuses() if s.reason is not None]
         return f"no model is loaded; {'; '.join(reasons) or 'the store has no current version of any model'}"
 
@@ -80,8 +81,8 @@ class Service:
         return None
 
     def check_ready(self) -> None:
-        """Raises: NotReadyError if no model is loaded."""
-        if not self.catalog.ready():
+        """Raises: NotReadyError if no model is loaded, or some are still being loaded for the first time."""
+        if self._is_loading or not self.catalog.ready():
             retry_after_s = _RETRY_LOADING_S if self._is_loading else _RETRY_NO_MODEL_S
             raise NotReadyError(self.why_not_ready() or "", retry_after_s)
 
