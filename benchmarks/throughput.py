@@ -209,7 +209,8 @@ def main() -> None:
     for name, contender in contenders.items():
         rate = statistics.median(contender.rates)
         times = statistics.median(a / b for a, b in zip(contender.rates, contenders[best].rates, strict=True))
-        bleu = translation_scores(contender.texts, [references[0] for references in test.references], with_intervals=False)[0]
+        references = [each[0] for each in test.references]
+        bleu = translation_scores(contender.texts, references, with_intervals=False)[0]
         padding = None
         if name in counting:
             read = sum(model.padded for model in counting[name])
