@@ -1,6 +1,6 @@
 """Question: how much more does the service transcribe when clips come together than one at a time?
 
-16 clips of about 10 s, read English, are sent to the real service one after the other, and all at once; rounds alternate.
+16 clips of about 10 s of read English are sent to the real service one after the other, and all at once, in turn.
 
     SEQ2SERVE_DATA=... python -m benchmarks.concurrent_clips
 """
