@@ -24,7 +24,8 @@ SMALLEST_ROW_MAXIMUM = 1e-8
 def quantize(weight: Weight) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Symmetric 8-bit codes with one scale a row. Shapes: [N, D] -> int8 [N, D], float32 [N]."""
     scales = (np.abs(weight).max(axis=1) / LEVELS).astype(np.float32)
-    scales[scales == 0] = 1.0
+    # Below the smallest normal number a scale has too few digits left: such rows are 0.
+    scales[scales < np.finfo(np.float32).tiny] = 1.0
     codes = np.clip(np.rint(weight / scales[:, None]), -LEVELS, LEVELS)
     return codes.astype(np.int8), scales
 

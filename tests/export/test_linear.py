@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto
@@ -16,6 +16,7 @@ WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), e
 
 
 @given(WEIGHTS)
+@example(np.array([[3.66e-43]], np.float32))
 def test_codes_are_within_half_a_step_of_the_weights(weight: Array) -> None:
     codes, scales = quantize(weight)
     restored = codes.astype(np.float32) * scales[:, None]
