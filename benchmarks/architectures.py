@@ -7,28 +7,24 @@ real service, two cores, int8, its own search, the 1,000 lines of Multi30k's tes
 """
 
 import argparse
-import asyncio
 import gzip
 import json
-import re
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.table import Table
 
 from app.store.registry import Registry
-from benchmarks.client import Service
+from benchmarks.client import translate_lines
 from benchmarks.record import machine, make_console, write_result
 from benchmarks.server import serve_command, started_server
 from benchmarks.subjects import data_folder
 
 LINES = "translation/multi30k/test_2016_flickr.en.gz"
-LINES_A_REQUEST, CLIENTS, ROUNDS = 32, 8, 3
-_GENERATED = re.compile(r'^seq2serve_tokens_total\{[^}]*kind="generated"[^}]*\} (\S+)', re.MULTILINE)
+ROUNDS = 3
 
 
 def served(name: str, store: Path, lines: list[str]) -> list[float]:
@@ -42,26 +38,14 @@ def served(name: str, store: Path, lines: list[str]) -> list[float]:
         environment = {"SEQ2SERVE_MODEL_STORE": alone, "SEQ2SERVE_LOG_LEVEL": "warning"}
         with started_server(serve_command(), 60.0, environment=environment) as server:
             source, target = manifest.directions[0]
-            rates = [asyncio.run(_rate(server.url, source, target, lines)) for _ in range(ROUNDS + 1)]
+            rates = [_rate(server.url, {"source": source, "target": target}, lines) for _ in range(ROUNDS + 1)]
     return rates[1:]
 
 
-async def _rate(url: str, source: str, target: str, lines: list[str]) -> float:
-    client = Service(url, {"source": source, "target": target})
-    requests = [lines[first : first + LINES_A_REQUEST] for first in range(0, len(lines), LINES_A_REQUEST)]
-    before, began = _generated(url), time.perf_counter()
-    try:
-        answers = await client.in_loops(requests, CLIENTS)  # type: ignore[arg-type]  # lists of texts
-    finally:
-        await client.close()
-    seconds = time.perf_counter() - began
-    if problems := {answer.problem for answer in answers if answer.problem}:
-        raise SystemExit(f"the service failed: {', '.join(problems)}")
-    return (_generated(url) - before) / seconds
-
-
-def _generated(url: str) -> float:
-    return sum(map(float, _GENERATED.findall(httpx.get(f"{url}/metrics").text)))
+def _rate(url: str, options: dict[str, Any], lines: list[str]) -> float:
+    began = time.perf_counter()
+    _, num_tokens = translate_lines(url, options, lines)
+    return num_tokens / (time.perf_counter() - began)
 
 
 def main() -> None:

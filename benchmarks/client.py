@@ -3,13 +3,17 @@
 import asyncio
 import collections
 import json
+import re
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import httpx
 import numpy as np
+
+LINES_A_REQUEST, CLIENTS = 32, 8
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,27 @@ async def timed(load: Load, answering: Awaitable[list[Answer]]) -> None:
     started = time.perf_counter()
     answers = await answering
     load.add(answers, time.perf_counter() - started)
+
+
+def translate_lines(url: str, options: dict[str, Any], lines: Sequence[str]) -> tuple[list[str], int]:
+    """The translations of `lines`, sent in lists by several clients at once, and how many target tokens they took."""
+    before = _generated_tokens(url)
+
+    async def ask() -> list[Answer]:
+        client = Service(url, options)
+        requests = [lines[first : first + LINES_A_REQUEST] for first in range(0, len(lines), LINES_A_REQUEST)]
+        try:
+            return await client.in_loops(requests, CLIENTS)
+        finally:
+            await client.close()
+
+    answers = asyncio.run(ask())
+    if problems := {answer.problem for answer in answers if answer.problem}:
+        raise SystemExit(f"the service failed: {', '.join(problems)}")
+    return [text for answer in answers for text in answer.text], _generated_tokens(url) - before
+
+
+def _generated_tokens(url: str) -> int:
+    metrics = httpx.get(f"{url}/metrics").text
+    found = re.findall(r'^seq2serve_tokens_total\{[^}]*kind="generated"[^}]*\} (\S+)', metrics, re.MULTILINE)
+    return int(sum(float(value) for value in found))

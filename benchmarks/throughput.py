@@ -12,9 +12,7 @@ All decode the same lines in alternating order. BLEU of each stands beside its s
 """
 
 import argparse
-import asyncio
 import os
-import re
 import statistics
 import tempfile
 import time
@@ -24,7 +22,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 from rich.progress import Progress
 from rich.table import Table
 
@@ -35,7 +32,7 @@ from app.engine.model import OnnxModel
 from app.evaluation.scores import translation_scores
 from app.store.manifest import VariantName
 from benchmarks import ctranslate2_model
-from benchmarks.client import Service
+from benchmarks.client import translate_lines
 from benchmarks.record import machine, make_console, version_of, write_result
 from benchmarks.server import serve_command, started_server
 from benchmarks.subjects import exported, of_run, test_set
@@ -116,32 +113,6 @@ def ctranslate2(folder: Path, workers: int, sources: list[Source], beam_size: in
     return decode
 
 
-def service(url: str, direction: tuple[str, str], texts: list[str], beam_size: int) -> tuple[list[str], int]:
-    before = _target_tokens(url)
-
-    async def ask() -> list[str]:
-        source, target = direction
-        client = Service(url, {"source": source, "target": target, "beam_size": beam_size})
-        requests = [texts[first : first + LINES_A_REQUEST] for first in range(0, len(texts), LINES_A_REQUEST)]
-        try:
-            answers = await client.in_loops(requests, CLIENTS)
-        finally:
-            await client.close()
-        problems = {answer.problem for answer in answers if answer.problem}
-        if problems:
-            raise SystemExit(f"the service failed: {', '.join(problems)}")
-        return [text for answer in answers for text in answer.text]
-
-    found = asyncio.run(ask())
-    return found, _target_tokens(url) - before
-
-
-def _target_tokens(url: str) -> int:
-    metrics = httpx.get(f"{url}/metrics").text
-    found = re.findall(r'^seq2serve_tokens_total\{[^}]*kind="generated"[^}]*\} (\S+)', metrics, re.MULTILINE)
-    return int(sum(float(value) for value in found))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a run's folder with trained weights")
@@ -183,7 +154,8 @@ def main() -> None:
             contenders[f"CTranslate2, {size} tokens"] = Contender(as_texts(lambda size=size: other(size)))  # type: ignore[misc]
         if not arguments.no_service:
             server = stack.enter_context(started_server(serve_command(), 60.0))
-            contenders["the service"] = Contender(lambda: service(server.url, test.direction, test.sources, beam_size))
+            options = {"source": test.direction[0], "target": test.direction[1], "beam_size": beam_size}
+            contenders["the service"] = Contender(lambda: translate_lines(server.url, options, test.sources))
         with Progress(console=console, transient=True) as progress:
             for number in progress.track(range(arguments.rounds + 1), description="rounds"):
                 names = list(contenders)

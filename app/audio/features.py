@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float32]
 
 SAMPLE_RATE_HZ = 16_000
 FRAMES_PER_S = 100
-_HOP = SAMPLE_RATE_HZ // FRAMES_PER_S
+SAMPLES_A_FRAME = SAMPLE_RATE_HZ // FRAMES_PER_S
 _FFT_SIZE = 400
 _DECADES = 8.0  # what is fainter than the loudest by more counts as that much fainter
 # Slaney's scale: linear up to 1 kHz, logarithmic above.
@@ -28,8 +28,8 @@ def log_mel(waveform: Floats, num_mels: int, num_frames: int | None = None) -> F
     Values span 2.0 below the loudest, which is about 1.5 for speech at full scale.
     """
     if num_frames is not None:
-        waveform = waveform[: num_frames * _HOP]
-        waveform = np.pad(waveform, (0, num_frames * _HOP - len(waveform)))
+        waveform = waveform[: num_frames * SAMPLES_A_FRAME]
+        waveform = np.pad(waveform, (0, num_frames * SAMPLES_A_FRAME - len(waveform)))
     power = _power_spectrogram(waveform.astype(np.float32, copy=False))  # [F, 201]
     log_power = np.log10(np.maximum(power @ _mel_filters(num_mels), 1e-10))
     log_power = np.maximum(log_power, log_power.max(initial=-_DECADES) - _DECADES)
@@ -39,12 +39,12 @@ def log_mel(waveform: Floats, num_mels: int, num_frames: int | None = None) -> F
 
 def _power_spectrogram(waveform: Floats) -> Floats:
     """Samples [S] -> [S // 160, 201], frames centred on every 160th sample, the ends mirrored."""
-    num_frames = len(waveform) // _HOP
+    num_frames = len(waveform) // SAMPLES_A_FRAME
     if num_frames == 0:
         return np.zeros((0, _FFT_SIZE // 2 + 1), np.float32)
     half = _FFT_SIZE // 2
     padded = np.pad(waveform, half, mode="reflect" if len(waveform) > half else "constant")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT_SIZE)[::_HOP][:num_frames]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _FFT_SIZE)[::SAMPLES_A_FRAME][:num_frames]
     spectrum = np.fft.rfft(frames * _window(), axis=1)
     power: Floats = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
     return power

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from app.commands.store import tell_published
 from app.decoding.interface import Floats, Source
 from app.errors import CheckpointError
 from app.export.artifact import Description, Gates, export_artifact
@@ -99,11 +100,7 @@ def import_model(
         with_weights=with_weights,
         report=lambda line: console.print(line),
     )
-    console.print(
-        f"published {name} {description.version}; it answers after: seq2serve promote {name} {description.version}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    tell_published(name, description.version, console)
     return published
 
 

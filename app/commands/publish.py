@@ -12,6 +12,7 @@ from app.commands.card import model_card
 from app.commands.evaluate import TestSet, evaluate_all, recipe_test_sets, sources_of, spoken_test_sets
 from app.commands.import_ import LOGIT_TOLERANCE as IMPORTED_LOGIT_TOLERANCE
 from app.commands.loading import OpenModel, open_run
+from app.commands.store import tell_published
 from app.decoding.interface import Source, StepModel
 from app.evaluation.evaluate import evaluate
 from app.export.artifact import Description, Gates, export_artifact
@@ -94,12 +95,7 @@ def publish_run(
         with_weights=with_weights,
         report=lambda line: console.print(line),
     )
-    console.print(
-        f"published {description.name} {description.version}; it answers after: "
-        f"seq2serve promote {description.name} {description.version}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    tell_published(description.name, description.version, console)
     return published
 
 

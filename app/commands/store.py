@@ -1,4 +1,4 @@
-"""`seq2serve models` and `seq2serve verify`: what the store holds, and whether it is whole."""
+"""`seq2serve models` and `seq2serve verify`: what the store holds, and whether it is whole; and what has come to it."""
 
 from pathlib import Path
 
@@ -46,3 +46,12 @@ def verify_models(store: Path, console: Console) -> bool:
             are_whole = False
             console.print(f"{entry.name} {entry.version}: {error}", style="red", markup=False)
     return are_whole
+
+
+def tell_published(name: str, version: str, console: Console) -> None:
+    """What is there now, and how it comes to answer."""
+    console.print(
+        f"published {name} {version}; it answers after: seq2serve promote {name} {version}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from app.audio.features import FRAMES_PER_S, SAMPLE_RATE_HZ, log_mel
+from app.audio.features import SAMPLE_RATE_HZ, SAMPLES_A_FRAME, log_mel
 from app.audio.voice import Span
 from app.audio.waveform import Waveform
 from app.audio.windows import find_windows
@@ -23,7 +23,6 @@ from app.tasks.transcript import Segment, TranscribeOptions, Transcript, Word
 from app.tasks.words import find_words
 from app.text.tokenizer import TextTokenizer
 
-_SAMPLES_A_FRAME = SAMPLE_RATE_HZ // FRAMES_PER_S
 # Windows that are decoded together, and how many such groups are under way: while one ends, the next is prepared.
 # Features of no more windows are in memory, however long a recording is.
 _MAX_TOGETHER = 8
@@ -135,8 +134,8 @@ class Transcriber:
         check_unicode(options.prompt)
 
     def _plan(self, waveform: Waveform, options: TranscribeOptions) -> _Recording:
-        longest = self.manifest.max_source_length * _SAMPLES_A_FRAME
-        windows = [_Window(span) for span in find_windows(waveform, longest) if len(span) >= _SAMPLES_A_FRAME]
+        longest = self.manifest.max_source_length * SAMPLES_A_FRAME
+        windows = [_Window(span) for span in find_windows(waveform, longest) if len(span) >= SAMPLES_A_FRAME]
         language = options.language
         if language is None and not self._speech.language_ids:
             language = self._speech.languages[0] if self._speech.languages else _UNKNOWN
@@ -333,7 +332,7 @@ class Transcriber:
         if attempt.hypothesis.attention is None:
             return [whole]
         prefix_length = len(attempt.hypothesis.ids) - len(attempt.ids)
-        num_frames = len(window.span) // _SAMPLES_A_FRAME
+        num_frames = len(window.span) // SAMPLES_A_FRAME
         words = find_words(attempt.hypothesis, prefix_length, self._tokenizer, recording.language, num_frames)
         return self._cut(whole, [_shifted(word, window) for word in words])
 

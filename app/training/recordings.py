@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.audio.features import FRAMES_PER_S, SAMPLE_RATE_HZ, Floats, log_mel
+from app.audio.features import SAMPLE_RATE_HZ, SAMPLES_A_FRAME, Floats, log_mel
 from app.audio.waveform import Waveform, read_waveform
 from app.errors import AppError, CorpusError
 from app.models.speech import SpeechConfig
@@ -27,7 +27,6 @@ from app.training.vocabulary import Vocabulary
 logger = logging.getLogger(__name__)
 
 MAX_DURATION_S = 600.0
-_HOP = SAMPLE_RATE_HZ // FRAMES_PER_S
 _NO_CHANGE = AugmentationOptions()
 # Recordings that are held out are joined the same way every time.
 HELD_OUT_SEED = 0
@@ -238,7 +237,7 @@ class SpeechBatches(Batches):
     def _fits(self, utterance: Utterance) -> bool:
         target = self._target(utterance)
         num_tokens = len(target) + len(self.vocabulary.prefix) + 1
-        num_frames = utterance.num_samples // _HOP
+        num_frames = utterance.num_samples // SAMPLES_A_FRAME
         return (
             1 <= num_frames <= self.recipe.max_source_length
             and num_tokens <= self.max_length
@@ -251,7 +250,7 @@ class SpeechBatches(Batches):
     def plan(self, epoch: int) -> list[Ids]:
         utterances = self._draw(epoch)
         window = self.speech.window_frames
-        source_lengths = np.array([window or one.num_samples // _HOP for one in utterances])
+        source_lengths = np.array([window or one.num_samples // SAMPLES_A_FRAME for one in utterances])
         target_lengths = np.array([len(self._target(one)) + 1 for one in utterances])
         random = np.random.default_rng((self.seed, epoch, len(utterances)))
         return self.bucket(np.arange(len(utterances)), source_lengths, target_lengths, random)

@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from app.audio.features import SAMPLE_RATE_HZ
 from app.audio.waveform import read_waveform
-from app.cli import app
 from app.commands.translate import decode_with_model
 from app.engine.model import load_model
 from app.errors import AppError, DeadlineError, InputError
@@ -42,7 +40,6 @@ from app.text.tokenizer import (
 )
 from tests.audio.recordings import Floats
 from tests.conftest import RECIPE, sharpen
-from tests.pretrained import checkpoint
 
 PLAIN = TranscribeOptions()
 # Random weights are never sure, and every guard would have them try again.
@@ -50,19 +47,8 @@ ONCE = TranscribeOptions(temperature=0.0, language="haw")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with `tiny-whisper`, current: two languages, windows of 0.36 s, random weights."""
-    folder, store = tmp_path_factory.mktemp("whisper"), tmp_path_factory.mktemp("store")
-    checkpoint.write_huggingface(folder)
-    options = ["--store", str(store), "--name", "tiny-whisper", "--version", "1", "--keep-fp32"]
-    assert CliRunner().invoke(app, ["import", str(folder), *options], catch_exceptions=False).exit_code == 0
-    Registry(store).promote("tiny-whisper", "1")
-    return store
-
-
-@pytest.fixture(scope="module")
-def tiny(store: Path, placement: Placement) -> Iterator[LoadedTranscriber]:
-    yield from _loaded(store, "tiny-whisper", placement)
+def tiny(tiny_whisper_store: Path, placement: Placement) -> Iterator[LoadedTranscriber]:
+    yield from _loaded(tiny_whisper_store, "tiny-whisper", placement)
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +168,8 @@ def test_a_deadline_that_passes_is_an_error(tiny: LoadedTranscriber, jfk: Floats
         transcribe(tiny, jfk, time_s=-1)
 
 
-def test_it_works_without_a_worker(store: Path, tiny: LoadedTranscriber, jfk: Floats) -> None:
-    folder, manifest = Registry(store).resolve("tiny-whisper")
+def test_it_works_without_a_worker(tiny_whisper_store: Path, tiny: LoadedTranscriber, jfk: Floats) -> None:
+    folder, manifest = Registry(tiny_whisper_store).resolve("tiny-whisper")
     tokenizer = open_tokenizer(folder / manifest.tokenizer.file, manifest.tokenizer.kind)
     model = load_model(folder, manifest, "fp32", "cpu", 1)
     alone = Transcriber(manifest, tokenizer, decode_with_model(model))
