@@ -24,7 +24,8 @@ from app.store.registry import Registry
 from app.training import checkpoint
 from app.training.checkpoint import Progress
 from app.training.recipe import read_recipe
-from app.training.run import RECIPE_FILE, TOKENIZER_FILE
+from app.training.run import RECIPE_FILE
+from app.training.vocabulary import TOKENIZER_FILES
 
 Floats = npt.NDArray[np.floating]
 VARIANT = "fp16"
@@ -50,7 +51,7 @@ def write_run(name: str, store: Path, folder: Path) -> None:
     }
     folder.mkdir(parents=True)
     shutil.copyfile(version / "recipe.toml", folder / RECIPE_FILE)
-    shutil.copyfile(version / manifest.tokenizer.file, folder / TOKENIZER_FILE)
+    shutil.copyfile(version / manifest.tokenizer.file, folder / TOKENIZER_FILES[manifest.tokenizer.kind])
     checkpoint.save(folder / "checkpoints" / "best.pt", {"model": weights}, Progress())
 
 
