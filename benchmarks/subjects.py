@@ -89,7 +89,8 @@ def exported(subject: Subject, variant: VariantName, folder: Path, device: Devic
         created_at=datetime.now(UTC), created_by={}, vocabulary_size=subject.vocabulary_size,
         pad_id=PAD_ID, unk_id=UNK_ID, bos_id=BOS_ID, eos_id=EOS_ID,
         max_source_length=longest, max_target_length=longest, tokenizer=Tokenizer(),
-        variants={variant: Variant(encode=files["encode"], step=files["step"], state=graphs.state)}, files={},
+        variants={variant: Variant(encode=files["encode"], step=files["step"], overflows=False, state=graphs.state)},
+        files={},
     )  # fmt: skip
     return load_model(folder, manifest, variant, device, 1)
 

@@ -205,8 +205,10 @@ def load_model(folder: Path, manifest: Manifest, variant: str | None, device: De
 def _open(folder: Path, manifest: Manifest, variant: str | None, provider: str, num_threads: int) -> OnnxModel:
     name = _choose_variant(manifest, variant, provider)
     files = manifest.variants[name]
-    encode = open_session(folder / files.encode, provider, num_threads)
-    step = open_session(folder / files.step, provider, num_threads)
+    encode, step = (
+        open_session(folder / file, provider, num_threads, overflows=files.overflows)
+        for file in (files.encode, files.step)
+    )
     carried = [spec.name for spec in files.state if spec.kind != "memory"]
     encoded = [spec.name for spec in files.state if spec.kind != "growing"]
     _check_names(files.encode, "inputs", ["source", "source_lengths"], encode.get_inputs())

@@ -45,7 +45,7 @@ def may_have_cuda() -> bool:
 
 
 @cache
-def may_saturate() -> bool:
+def adds_in_16_bits() -> bool:
     """Whether this processor may add products of u8 and s8 in 16 bits: x86 without VNNI does."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
@@ -56,8 +56,10 @@ def may_saturate() -> bool:
     return not re.search(r"\b(avx512_vnni|avx_vnni)\b", description)
 
 
-def open_session(path: Path, provider: str, num_threads: int) -> Any:
+def open_session(path: Path, provider: str, num_threads: int, *, overflows: bool = False) -> Any:
     """An `onnxruntime.InferenceSession` on that provider, `CPU` or `CUDA`; `num_threads` 0 takes every core.
+
+    `overflows`: its int8 weights may be too large for products that are added in 16 bits.
 
     Raises: ArtifactError for a file that is no acceptable graph, DeviceError if CUDA was wanted and not had.
     """
@@ -72,7 +74,7 @@ def open_session(path: Path, provider: str, num_threads: int) -> Any:
     options.enable_mem_pattern = False
     # Waiting threads that spin take a third more CPU time from the neighbours on a shared host.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if may_saturate():
+    if overflows and adds_in_16_bits():
         options.add_session_config_entry("session.x64quantprecision", "1")  # u8 x u8: slower, and exact
     providers = [(CUDA, _CUDA_OPTIONS), CPU] if provider == CUDA else [CPU]
     try:

@@ -187,7 +187,7 @@ def _write_graphs(folder: Path, graphs: Graphs, variant: VariantName) -> Variant
     names = {"encode": f"{variant}/encode.onnx", "step": f"{variant}/step.onnx"}
     onnx.save_model(graphs.encode, folder / names["encode"])
     onnx.save_model(graphs.step, folder / names["step"])
-    return Variant(encode=names["encode"], step=names["step"], state=graphs.state)
+    return Variant(encode=names["encode"], step=names["step"], overflows=False, state=graphs.state)
 
 
 def _megabytes(manifest: Manifest, variant: VariantName) -> str:

@@ -3,8 +3,8 @@
 int8: weights are int8 with one scale an output channel; activations are uint8 with zero point 128 and one scale that
 was found before (`calibration`), or a scale for each *row*: an answer never depends on its neighbours. In int8-fast one
 scale is found for the whole batch as it runs, and it does.
-u8 x s8 is what VNNI multiplies, twice as fast as u8 x u8; where there is only AVX2 it would saturate, and there
-ONNX Runtime turns the weights into uint8 when it loads the graph, because `engine.session` asks it to.
+u8 x s8 is what processors multiply fastest. With AVX2 alone they add the products of two neighbouring weights in 16
+bits, where two large ones overflow: `quantize` chooses scales at which none do.
 """
 
 import numpy as np
@@ -17,13 +17,19 @@ Weight = npt.NDArray[np.float32]
 
 ACTIVATION_ZERO_POINT = 128
 LEVELS = 127.0
+# 255 x 128 is the largest product that 16 bits hold: so much may two neighbouring codes of one sign add up to. Half a
+# code each is left for rounding.
+LARGEST_PAIR = 128.0 - 1.0
 # Keeps a row of zeros from dividing by zero.
 SMALLEST_ROW_MAXIMUM = 1e-8
 
 
 def quantize(weight: Weight) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Symmetric 8-bit codes with one scale a row. Shapes: [N, D] -> int8 [N, D], float32 [N]."""
-    scales = (np.abs(weight).max(axis=1) / LEVELS).astype(np.float32)
+    """Symmetric 8-bit codes with one scale a row, of which no two neighbours overflow 16 bits when they are multiplied
+    by 8-bit codes and added. Shapes: [N, D] -> int8 [N, D], float32 [N]."""
+    paired = weight[:, : weight.shape[1] // 2 * 2].reshape(len(weight), -1, 2).sum(axis=2, dtype=np.float64)
+    largest = np.abs(weight).max(axis=1)
+    scales = np.maximum(largest / LEVELS, np.abs(paired).max(axis=1, initial=0) / LARGEST_PAIR).astype(np.float32)
     # Below the smallest normal number a scale has too few digits left: such rows are 0.
     scales[scales < np.finfo(np.float32).tiny] = 1.0
     codes = np.clip(np.rint(weight / scales[:, None]), -LEVELS, LEVELS)

@@ -36,10 +36,15 @@ class StateTensor(_Record):
 
 
 class Variant(_Record):
-    """One precision of the model: two graphs, and the state as these graphs want it."""
+    """One precision of the model: two graphs, and the state as these graphs want it.
+
+    `overflows`: whether two neighbouring products of int8 weights may be too large for 16 bits, in which processors
+    with AVX2 alone add them. Weights of artifacts that do not say so may.
+    """
 
     encode: str
     step: str
+    overflows: bool = True
     state: list[StateTensor]
 
 

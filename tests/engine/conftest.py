@@ -45,7 +45,9 @@ def save(folder: Path, model: Seq2Seq, variants: tuple[VariantName, ...]) -> Man
         (folder / name).mkdir(parents=True)
         onnx.save(graphs.encode, folder / name / "encode.onnx")
         onnx.save(graphs.step, folder / name / "step.onnx")
-        described[name] = Variant(encode=f"{name}/encode.onnx", step=f"{name}/step.onnx", state=graphs.state)
+        described[name] = Variant(
+            encode=f"{name}/encode.onnx", step=f"{name}/step.onnx", overflows=False, state=graphs.state
+        )
     return Manifest(
         name="tiny",
         version="1",

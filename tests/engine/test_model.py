@@ -241,14 +241,16 @@ def test_twins_work_at_the_same_time_and_give_what_one_gives(pair: tuple[OnnxMod
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_int8_is_the_same_where_weights_have_to_be_unsigned(
+def test_int8_is_the_same_where_weights_are_made_unsigned(
     artifact: Artifact, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, manifest, _ = artifact(architecture)
+    monkeypatch.setattr(session, "adds_in_16_bits", lambda: True)
     found = []
-    for saturates in (False, True):
-        monkeypatch.setattr(session, "may_saturate", lambda answer=saturates: answer)
-        found.append(forced(load_model(folder, manifest, "int8", "cpu", 1), draw_sources(3, [9])[0], [2, 7, 9, 4]))
+    for overflows in (False, True):
+        variant = manifest.variants["int8"].model_copy(update={"overflows": overflows})
+        described = manifest.model_copy(update={"variants": {"int8": variant}})
+        found.append(forced(load_model(folder, described, "int8", "cpu", 1), draw_sources(3, [9])[0], [2, 7, 9, 4]))
     np.testing.assert_allclose(found[0], found[1], atol=TOLERANCE)
 
 

@@ -9,7 +9,6 @@ import onnx
 import onnxruntime
 import torch
 
-from app.engine.session import may_saturate
 from app.export.graphs import Graphs
 from app.models.interface import Seq2Seq
 from app.store.manifest import StateTensor
@@ -17,10 +16,8 @@ from app.store.manifest import StateTensor
 Array = npt.NDArray[Any]
 
 
-def open_graph(model: onnx.ModelProto, *, is_unsigned: bool = False) -> Any:
-    """`is_unsigned`: with int8 weights made uint8, as `engine.session` does where products would saturate."""
+def open_graph(model: onnx.ModelProto) -> Any:
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1" if is_unsigned or may_saturate() else "0")
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
