@@ -20,6 +20,8 @@ LEVELS = 127.0
 # 255 x 128 is the largest product that 16 bits hold: so much may two neighbouring codes of one sign add up to. Half a
 # code each is left for rounding.
 LARGEST_PAIR = 128.0 - 1.0
+# Of numbers that share a scale in a table that is looked up; all are powers of 2.
+SMALLEST_BLOCK = 16
 # Keeps a row of zeros from dividing by zero.
 SMALLEST_ROW_MAXIMUM = 1e-8
 
@@ -120,18 +122,23 @@ class Embedding:
             codes, scales = quantize(weight)
             self._table = graph.constant(codes, np.int8)
             self._scales = graph.constant(scales, np.float32)
+            self._whole_row = max(SMALLEST_BLOCK, 1 << (weight.shape[1] - 1).bit_length())
         else:
             self._table = graph.floats(weight)
 
     def lookup(self, ids: str, factor: float = 1.0) -> str:
         """Rows of the table times `factor`. Shapes: ids [...] -> [..., D]."""
         graph = self._graph
-        rows = graph.op("Gather", self._table, ids)
         if not graph.is_int8:
+            rows = graph.op("Gather", self._table, ids)
             return rows if factor == 1.0 else graph.op("Mul", rows, graph.floats(factor))
-        rows = graph.op("Cast", rows, to=TensorProto.FLOAT)
-        scale = graph.op("Unsqueeze", graph.op("Gather", self._scales, ids), graph.integers(-1))
-        return graph.op("Mul", rows, scale if factor == 1.0 else graph.op("Mul", scale, graph.floats(factor)))
+        # One operator that gathers and scales; it wants codes that begin at 0. ONNX Runtime folds the rest at load.
+        codes = graph.op("Cast", self._table, to=TensorProto.INT32)
+        codes = graph.op("Add", codes, graph.constant(ACTIVATION_ZERO_POINT, np.int32))
+        codes = graph.op("Cast", codes, to=TensorProto.UINT8)
+        scales = graph.op("Unsqueeze", self._scales, graph.integers(1))
+        scales = graph.op("Mul", scales, graph.floats(factor))
+        return graph.op("GatherBlockQuantized", codes, ids, scales, domain=CONTRIB, bits=8, block_size=self._whole_row)
 
     def project(self, x: str, bias: Weight, out: str | None, largest: float | None = None) -> str:
         """x @ table.T + bias in float32. Shapes: x [..., D], bias [V] -> [..., V]; `largest` as for `linear`."""

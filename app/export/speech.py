@@ -10,7 +10,7 @@ from app.export.blocks import length_mask
 from app.export.builder import CONTRIB, GraphBuilder, as_array
 from app.export.linear import stored_small
 from app.export.rnn import add_encoder as add_recurrent_encoder
-from app.export.transformer import add_encoder, int_mask
+from app.export.transformer import add_encoder
 from app.models.speech import Speech, SpeechConfig
 from app.models.speech_rnn import SpeechRnn, SpeechRnnConfig
 
@@ -26,11 +26,11 @@ def build_encode(model: Speech, graph: GraphBuilder) -> None:
     table = stored_small(graph, as_array(model.source_position_table))
     if config.has_fixed_window:
         # Not masked: ONNX Runtime's attention is faster without, and all of a window is real.
-        add_encoder(model, graph, graph.op("Add", x, table), lengths, "")
+        add_encoder(model, graph, graph.op("Add", x, table), lengths, has_padding=False)
         return
     size = graph.op("Shape", x, start=1, end=2)
     x = graph.op("Add", x, graph.op("Slice", table, graph.integers(0), size, graph.integers(0)))
-    add_encoder(model, graph, x, lengths, int_mask(graph, lengths, size))
+    add_encoder(model, graph, x, lengths)
 
 
 def build_recurrent_encode(model: SpeechRnn, graph: GraphBuilder) -> None:

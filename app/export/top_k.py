@@ -66,21 +66,19 @@ def add_head(
     if probe_ids:
         probes = graph.output("probes", TensorProto.FLOAT, ["R", len(probe_ids)])
         graph.op("Gather", log_probs, graph.integers(*probe_ids), axis=1, out=probes)
-    _add_top_k(graph, log_probs, block_size(vocabulary_size), num_candidates)
+    _add_top_k(graph, log_probs, len(biases), block_size(vocabulary_size), num_candidates)
 
 
-def _add_top_k(graph: GraphBuilder, log_probs: str, size: int, num_candidates: str) -> None:
+def _add_top_k(graph: GraphBuilder, log_probs: str, vocabulary_size: int, size: int, num_candidates: str) -> None:
     """The K best of each row lie in the K blocks with the highest maxima: four times faster than one `TopK` over V."""
     candidates = graph.output("candidates", TensorProto.INT64, ["R", "K"])
     best = graph.output("log_probs", TensorProto.FLOAT, ["R", "K"])
     blocks = graph.op("Reshape", log_probs, graph.integers(0, -1, size))  # [R, N, size]
-    maxima = graph.op("ReduceMax", blocks, graph.integers(-1), keepdims=0)  # [R, N]
-    num_blocks = graph.op("Min", num_candidates, graph.op("Shape", maxima, start=1, end=2))
-    chosen = graph.ops("TopK", maxima, num_blocks, outs=2, axis=-1, sorted=1)[1]  # [R, N']
-    entries = graph.op("GatherND", blocks, graph.op("Unsqueeze", chosen, graph.integers(-1)), batch_dims=1)
-    entries = graph.op("Reshape", entries, graph.integers(0, -1))  # [R, N' x size]
-    where = graph.ops("TopK", entries, num_candidates, outs=[best, "top_k_where"], axis=-1, sorted=1)[1]
-    block_length = graph.integers(size)
-    block = graph.op("GatherElements", chosen, graph.op("Div", where, block_length), axis=1)
-    inside = graph.op("Mod", where, block_length)
-    graph.op("Add", graph.op("Mul", block, block_length), inside, out=candidates)
+    maxima = graph.op("ReduceMax", blocks, graph.integers(-1), keepdims=1)  # [R, N, 1]
+    num_blocks = graph.op("Min", num_candidates, graph.integers(vocabulary_size // size))
+    chosen = graph.ops("TopK", maxima, num_blocks, outs=2, axis=1, sorted=1)[1]  # [R, N', 1]
+    flat = graph.integers(0, -1)
+    entries = graph.op("Reshape", graph.op("GatherND", blocks, chosen, batch_dims=1), flat)  # [R, N' x size]
+    where = graph.ops("TopK", entries, num_candidates, outs=[best, "top_k_where"], axis=1, sorted=1)[1]
+    ids = graph.op("Add", graph.op("Mul", chosen, graph.integers(size)), graph.integers(*range(size)))
+    graph.op("GatherElements", graph.op("Reshape", ids, flat), where, axis=1, out=candidates)

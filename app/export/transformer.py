@@ -46,23 +46,23 @@ def build_encode(model: Transformer, graph: GraphBuilder) -> None:
     source = graph.input("source", TensorProto.INT64, ["B", "S"])
     lengths = graph.input("source_lengths", TensorProto.INT64, ["B"])
     size = graph.op("Shape", source, start=1, end=2)
-    mask = int_mask(graph, lengths, size)
     x = Embedding(graph, as_array(model.embedding.weight)).lookup(source, model.embedding_scale)
     table = stored_small(graph, as_array(model.position_table))
     x = graph.op("Add", x, graph.op("Slice", table, graph.integers(0), size, graph.integers(0)))
-    memory = add_encoder(model, graph, x, lengths, mask)
+    memory = add_encoder(model, graph, x, lengths)
     if model.copy is not None:
         add_copy_memory(graph, model.copy, memory, source, by_position=False)
 
 
-def add_encoder(model: Transformer, graph: GraphBuilder, x: str, lengths: str, mask: str) -> str:
+def add_encoder(model: Transformer, graph: GraphBuilder, x: str, lengths: str, *, has_padding: bool = True) -> str:
     """All encoder layers over x [B, S, D], and the outputs that every step reads -> memory [B, S, D].
 
-    `mask` [B, S] may be "": all of x is real.
+    `lengths` [B]; without padding all of x is real.
     """
+    attended = _as_int32(graph, lengths) if has_padding else ""
     for layer in model.encoder_layers:
         assert isinstance(layer, EncoderLayer)
-        x = _encoder_layer(graph, layer, x, mask)
+        x = _encoder_layer(graph, layer, x, attended)
     memory = _norm(graph, model.encoder_norm, x)
     _cross_keys_and_values(graph, model, memory)
     declare_memory_lengths(graph, lengths)
@@ -89,7 +89,7 @@ def build_step(
     embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
     x = embedding.lookup(ids, model.embedding_scale)
     x = graph.op("Add", x, graph.op("Gather", stored_small(graph, as_array(model.position_table)), positions))
-    mask = ""
+    attended_lengths = _as_int32(graph, lengths)
     attending: list[tuple[str, str]] = []  # queries [B, T, D] and keys [B, H, S, K] of every layer
     for index, layer in enumerate(model.decoder_layers):
         assert isinstance(layer, DecoderLayer)
@@ -97,8 +97,7 @@ def build_step(
             graph.input(f"cross_{part}.{index}", graph.float_type, ["B", *_head_shape(model, "S")])
             for part in ("key", "value")
         ]
-        mask = mask or int_mask(graph, lengths, graph.op("Shape", cross[0], start=2, end=3))
-        x, query = _decoder_layer(graph, layer, x, index, (cross[0], cross[1], mask))
+        x, query = _decoder_layer(graph, layer, x, index, (cross[0], cross[1], attended_lengths))
         attending.append((query, cross[0]))
     if alignment_heads:
         _add_alignment(graph, model, attending, alignment_heads, lengths)
@@ -111,9 +110,9 @@ def _head_shape(model: Transformer, length: str) -> list[int | str]:
     return [model.config.num_heads, length, model.config.width // model.config.num_heads]
 
 
-def int_mask(graph: GraphBuilder, lengths: str, size: str) -> str:
-    """1 at real positions, as MultiHeadAttention wants it: lengths [B], size [1] -> int32 [B, S]."""
-    return graph.op("Cast", length_mask(graph, lengths, size), to=TensorProto.INT32)
+def _as_int32(graph: GraphBuilder, lengths: str) -> str:
+    """How many positions MultiHeadAttention may attend to, as it wants it: int32 [B]."""
+    return graph.op("Cast", lengths, to=TensorProto.INT32)
 
 
 def _norm(graph: GraphBuilder, norm: nn.Module, x: str) -> str:
@@ -151,19 +150,19 @@ def _activation(graph: GraphBuilder, layer: FeedForward, x: str) -> str:
     raise ExportError(f"activation {layer.activation} has no graph form; add it to app/export/transformer.py")
 
 
-def _encoder_layer(graph: GraphBuilder, layer: EncoderLayer, x: str, mask: str) -> str:
+def _encoder_layer(graph: GraphBuilder, layer: EncoderLayer, x: str, lengths: str) -> str:
     attention, residual = layer.self_attention, layer.self_attention_residual
     fused = layer_linear(graph, attention.query_key_value, _before(graph, residual, x))
     query, key, value = graph.ops("Split", fused, outs=3, axis=-1, num_outputs=3)
-    attended = _masked_attention(graph, attention, query, key, value, mask)
+    attended = _masked_attention(graph, attention, query, key, value, lengths)
     x = _after(graph, residual, x, layer_linear(graph, attention.output, attended))
     return _feed_forward(graph, layer.feed_forward, layer.feed_forward_residual, x)
 
 
 def _masked_attention(
-    graph: GraphBuilder, attention: SelfAttention | CrossAttention, query: str, key: str, value: str, mask: str
+    graph: GraphBuilder, attention: SelfAttention | CrossAttention, query: str, key: str, value: str, lengths: str
 ) -> str:
-    inputs = (query, key, value, "", mask)
+    inputs = (query, key, value, "", lengths)
     heads = attention.num_heads
     return graph.op("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads, mask_filter_value=MASKED_SCORE)
 
@@ -192,7 +191,7 @@ def _decoder_layer(
     graph: GraphBuilder, layer: DecoderLayer, x: str, index: int, cross: tuple[str, str, str]
 ) -> tuple[str, str]:
     """x [R, D] -> [R, D], and the queries [B, R / B, D] to the memory; `cross` holds keys, values [B, H, S, K] and the
-    mask [B, S]."""
+    lengths [B]."""
     residual = layer.self_attention_residual
     x = _after(graph, residual, x, _self_attention(graph, layer.self_attention, _before(graph, residual, x), index))
     residual = layer.cross_attention_residual
@@ -217,11 +216,11 @@ def _self_attention(graph: GraphBuilder, attention: SelfAttention, x: str, index
 def _cross_attention(
     graph: GraphBuilder, attention: CrossAttention, x: str, cross: tuple[str, str, str]
 ) -> tuple[str, str]:
-    keys, values, mask = cross
+    keys, values, lengths = cross
     width = attention.output.in_features
     query = layer_linear(graph, attention.query, x)
     grouped = group_rows(graph, query, "memory_lengths", width)
-    attended = _masked_attention(graph, attention, grouped, keys, values, mask)
+    attended = _masked_attention(graph, attention, grouped, keys, values, lengths)
     return layer_linear(graph, attention.output, graph.op("Reshape", attended, graph.integers(-1, width))), grouped
 
 
