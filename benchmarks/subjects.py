@@ -18,7 +18,7 @@ from app.commands.publish import NUM_PARITY, DevSet
 from app.decoding.interface import SearchOptions, Source
 from app.engine.model import OnnxModel, load_model
 from app.engine.session import Device
-from app.export.calibration import input_ranges
+from app.export.calibration import LayerInputs, measure_inputs
 from app.export.graphs import build_graphs
 from app.models.stepping import TorchModel
 from app.models.transformer import Transformer, TransformerConfig
@@ -31,7 +31,7 @@ MARIAN = TransformerConfig(
     width=512, num_heads=8, feed_forward_width=2048, encoder_layers=6, decoder_layers=6, norm="post", activation="swish"
 )
 MARIAN_VOCABULARY = 32_000
-# Target tokens of a source on which ranges are measured.
+# Target tokens of a source on which inputs of layers are measured.
 LONGEST_CALIBRATED = 128
 MARIAN_SOURCE, MARIAN_TARGET = 24, 32
 
@@ -70,7 +70,7 @@ def trained(folder: Path) -> Subject:
 
 
 def of_run(folder: Path, opened: OpenModel, sources: list[Source]) -> Subject:
-    """The run's best weights on `sources`, with ranges measured on its dev set as an export measures them."""
+    """The run's best weights on `sources`, its layers' inputs measured on its dev set as exports do."""
     calibration = DevSet(opened, data_folder()).sources[: 2 * NUM_PARITY]
     return Subject(folder.name, run_model(folder), opened.tokenizer.vocabulary_size, sources, calibration, None)
 
@@ -78,8 +78,8 @@ def of_run(folder: Path, opened: OpenModel, sources: list[Source]) -> Subject:
 def exported(subject: Subject, variant: VariantName, folder: Path, device: Device = "cpu") -> OnnxModel:
     """The subject's graphs, written into `folder` and opened on one thread."""
     (folder / variant).mkdir(parents=True)
-    ranges = _ranges(subject) if variant == "int8" else None
-    graphs = build_graphs(subject.model, variant, ranges)
+    inputs_of = _measured(subject) if variant in ("int8", "int8-fast") else None
+    graphs = build_graphs(subject.model, variant, inputs_of)
     files = {name: f"{variant}/{name}.onnx" for name in ("encode", "step")}
     onnx.save(graphs.encode, folder / files["encode"])
     onnx.save(graphs.step, folder / files["step"])
@@ -95,10 +95,10 @@ def exported(subject: Subject, variant: VariantName, folder: Path, device: Devic
     return load_model(folder, manifest, variant, device, 1)
 
 
-def _ranges(subject: Subject) -> dict[nn.Module, float]:
+def _measured(subject: Subject) -> dict[nn.Module, LayerInputs]:
     longest = subject.model.config.max_length
     reference = TorchModel(subject.model, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, max_target_length=longest)
-    return input_ranges(reference, subject.calibration, LONGEST_CALIBRATED)
+    return measure_inputs(reference, subject.calibration, LONGEST_CALIBRATED)
 
 
 def data_folder() -> Path:

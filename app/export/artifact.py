@@ -18,7 +18,7 @@ from app import __version__
 from app.decoding.interface import Source, StepModel
 from app.engine.model import OnnxModel, load_model, probes_of
 from app.errors import ExportError
-from app.export.calibration import input_ranges
+from app.export.calibration import LayerInputs, measure_inputs
 from app.export.golden import MARGIN, choose_golden
 from app.export.graphs import Graphs, build_graphs
 from app.export.parity import LOGIT_TOLERANCE, check_parity
@@ -68,11 +68,11 @@ class Gates:
     """What a version is held against before it is published.
 
     `sources` [S] each, those that the model may read, are decoded by PyTorch and ONNX Runtime up to `max_length`
-    target tokens; the ranges of int8 are measured on them, and golden cases are chosen from them. `dev_score` gives
+    target tokens; int8 is made for what they give its layers, and golden cases are chosen from them. `dev_score` gives
     the dev score of a model, BLEU, ROUGE or 100 - WER; None leaves the comparison of the variants with fp32 out.
     `test_scores` gives the records of a variant on the test sets; it is asked for the first one that is kept, and
-    gates nothing. All targets begin with `prefix`. `is_calibrated` False: int8 does not use ranges, but finds a scale
-    for every row as it runs.
+    gates nothing. All targets begin with `prefix`. `is_calibrated` False: int8 is not, and finds a scale for
+    every row as it runs.
     """
 
     sources: Sequence[Source]
@@ -117,11 +117,11 @@ def export_artifact(
         _write_texts(folder, description)
         if with_weights:
             _write_weights(folder / WEIGHTS_FILE, model)
-        ranges: Mapping[nn.Module, float] = {}
+        inputs_of: Mapping[nn.Module, LayerInputs] = {}
         if gates.is_calibrated:
-            ranges = input_ranges(_reference(model, description), gates.sources, gates.max_length, gates.prefix)
+            inputs_of = measure_inputs(_reference(model, description), gates.sources, gates.max_length, gates.prefix)
         states = {
-            variant: _write_graphs(folder, build_graphs(model, variant, ranges, description.speech), variant)
+            variant: _write_graphs(folder, build_graphs(model, variant, inputs_of, description.speech), variant)
             for variant in variants
         }
         manifest = _manifest(folder, model, description, states, made_with)

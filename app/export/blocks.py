@@ -14,7 +14,7 @@ MASKED_SCORE = -60_000.0
 def layer_linear(graph: GraphBuilder, layer: nn.Linear, x: str) -> str:
     """A PyTorch linear layer in the precision of the graph."""
     bias = None if layer.bias is None else as_array(layer.bias)
-    return linear(graph, x, as_array(layer.weight), bias, graph.ranges.get(layer))
+    return linear(graph, x, as_array(layer.weight), bias, graph.inputs_of.get(layer))
 
 
 def length_mask(graph: GraphBuilder, lengths: str, size: str) -> str:

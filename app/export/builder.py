@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from app.export.calibration import LayerInputs
 from app.store.manifest import VariantName
 
 Array = npt.NDArray[Any]
@@ -23,13 +24,15 @@ CONTRIB = "com.microsoft"
 class GraphBuilder:
     """Collects one graph. A tensor is handled by its name; float tensors are `float_dtype` unless said otherwise.
 
-    `ranges` gives the largest magnitude that a layer's input has, where it is known: see `calibration`.
+    `inputs_of` tells what is known of a layer's inputs: see `calibration`.
     """
 
-    def __init__(self, name: str, variant: VariantName, ranges: Mapping[nn.Module, float] | None = None) -> None:
+    def __init__(
+        self, name: str, variant: VariantName, inputs_of: Mapping[nn.Module, LayerInputs] | None = None
+    ) -> None:
         self.name = name
         self.variant = variant
-        self.ranges = ranges or {}
+        self.inputs_of = inputs_of or {}
         self.float_dtype: npt.DTypeLike = np.float16 if variant == "fp16" else np.float32
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []

@@ -57,7 +57,7 @@ def build_step(model: Convolutional, graph: GraphBuilder) -> None:
     size = graph.op("Shape", "keys", start=1, end=2)
     is_real = graph.op("Unsqueeze", length_mask(graph, "memory_lengths", size), graph.integers(1))  # [B, 1, S]
     turned = graph.op("Transpose", "keys", perm=[0, 2, 1])
-    table = projection_table(graph, as_array(model.output.weight))
+    table = projection_table(graph, model.output)
     tied = model.output.weight is model.embedding.weight
     embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
     position_table = stored_small(graph, as_array(model.target_positions.weight))
@@ -71,8 +71,7 @@ def build_step(model: Convolutional, graph: GraphBuilder) -> None:
         weights = graph.op("Softmax", graph.op("Where", is_real, scores, graph.floats(MASKED_SCORE)), axis=-1)
         context = graph.op("Reshape", graph.op("MatMul", weights, "values"), graph.integers(-1, width))
         x = _half_sum(graph, x, _half_sum(graph, gated, layer_linear(graph, layer.output, context)))
-    largest = graph.ranges.get(model.output)
-    add_head(graph, x, table, as_array(model.output.bias), num_candidates, largest, model.copy)
+    add_head(graph, x, table, as_array(model.output.bias), num_candidates, model.copy)
 
 
 def _window(graph: GraphBuilder, model: Convolutional, index: int, x: str) -> str:

@@ -9,6 +9,7 @@ from torch import nn
 from app.errors import ExportError
 from app.export import convolutional, rnn, transformer
 from app.export.builder import GraphBuilder
+from app.export.calibration import LayerInputs
 from app.export.speech import build_encode as build_speech_encode
 from app.export.speech import build_recurrent_encode
 from app.models.convolutional import Convolutional
@@ -33,17 +34,17 @@ class Graphs:
 def build_graphs(
     model: Seq2Seq,
     variant: VariantName,
-    ranges: Mapping[nn.Module, float] | None = None,
+    inputs_of: Mapping[nn.Module, LayerInputs] | None = None,
     speech: manifest.Speech | None = None,
 ) -> Graphs:
     """The graphs of `model` in the precision of `variant`; the contract is in `docs/artifact.md`.
 
     `speech` says what the steps of a speech model tell beside candidates: its probes, and attention for alignment.
-    int8 quantizes the input of a layer in `ranges` with one scale that is known, of any other with a scale a row.
+    int8 quantizes the input of a layer in `inputs_of` with one scale that is known, of any other with a scale a row.
 
     Raises: ExportError for an architecture, or a size, that has no graph form.
     """
-    encode, step = GraphBuilder("encode", variant, ranges), GraphBuilder("step", variant, ranges)
+    encode, step = GraphBuilder("encode", variant, inputs_of), GraphBuilder("step", variant, inputs_of)
     if isinstance(model, Transformer):
         transformer.check_exportable(model)
         if isinstance(model, Speech):

@@ -3,62 +3,43 @@
 int8: weights are int8 with one scale an output channel; activations are uint8 with zero point 128 and one scale that
 was found before (`calibration`), or a scale for each *row*: an answer never depends on its neighbours. In int8-fast one
 scale is found for the whole batch as it runs, and it does.
-u8 x s8 is what processors multiply fastest. With AVX2 alone they add the products of two neighbouring weights in 16
-bits, where two large ones overflow: `quantize` chooses scales at which none do.
 """
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto
 
 from app.export.builder import CONTRIB, GraphBuilder
-
-Weight = npt.NDArray[np.float32]
+from app.export.calibration import LayerInputs
+from app.export.quantize import LEVELS, Weight, quantize
 
 ACTIVATION_ZERO_POINT = 128
-LEVELS = 127.0
-# 255 x 128 is the largest product that 16 bits hold: so much may two neighbouring codes of one sign add up to. Half a
-# code each is left for rounding.
-LARGEST_PAIR = 128.0 - 1.0
 # Of numbers that share a scale in a table that is looked up; all are powers of 2.
 SMALLEST_BLOCK = 16
 # Keeps a row of zeros from dividing by zero.
 SMALLEST_ROW_MAXIMUM = 1e-8
 
 
-def quantize(weight: Weight) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Symmetric 8-bit codes with one scale a row, of which no two neighbours overflow 16 bits when they are multiplied
-    by 8-bit codes and added. Shapes: [N, D] -> int8 [N, D], float32 [N]."""
-    paired = weight[:, : weight.shape[1] // 2 * 2].reshape(len(weight), -1, 2).sum(axis=2, dtype=np.float64)
-    largest = np.abs(weight).max(axis=1)
-    scales = np.maximum(largest / LEVELS, np.abs(paired).max(axis=1, initial=0) / LARGEST_PAIR).astype(np.float32)
-    # Below the smallest normal number a scale has too few digits left: such rows are 0.
-    scales[scales < np.finfo(np.float32).tiny] = 1.0
-    codes = np.clip(np.rint(weight / scales[:, None]), -LEVELS, LEVELS)
-    return codes.astype(np.int8), scales
-
-
-def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None, largest: float | None = None) -> str:
+def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None, inputs: LayerInputs | None = None) -> str:
     """x @ weight.T + bias. Shapes: x [..., D], weight [N, D] as PyTorch keeps it, bias [N] -> [..., N].
 
-    `largest` is the magnitude of x at which the int8 variant cuts; None: x is scaled by row.
+    `inputs` is what the int8 variants know of x; None: x is scaled by row.
     """
     added = None if bias is None else graph.floats(bias)
     if graph.is_int8:
-        codes, scales = quantize(weight)
+        codes, scales = quantize(weight, None if inputs is None else inputs.moments)
         names = graph.constant(codes.T, np.int8), graph.constant(scales, np.float32)
-        return _product_int8(graph, x, *names, added, largest)
+        return _product_int8(graph, x, *names, added, None if inputs is None else inputs.largest)
     y = graph.op("MatMul", x, graph.floats(weight.T))
     return y if added is None else graph.op("Add", y, added)
 
 
-def relu_linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight, largest: float | None) -> str:
+def relu_linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight, inputs: LayerInputs | None) -> str:
     """max(x, 0) @ weight.T + bias, as `linear`. With a range, int8 needs no Relu: codes begin at 0, and there are twice
     as many for what is above."""
-    if graph.variant != "int8" or largest is None:
-        return linear(graph, graph.op("Relu", x), weight, bias, largest)
-    codes, scales = quantize(weight)
-    step, zero = graph.constant(largest / (2 * LEVELS + 1), np.float32), graph.constant(0, np.uint8)
+    if graph.variant != "int8" or inputs is None:
+        return linear(graph, graph.op("Relu", x), weight, bias, inputs)
+    codes, scales = quantize(weight, inputs.moments)
+    step, zero = graph.constant(inputs.largest / (2 * LEVELS + 1), np.float32), graph.constant(0, np.uint8)
     quantized = graph.op("QuantizeLinear", x, step, zero)
     names = graph.constant(codes.T, np.int8), step, graph.constant(scales, np.float32)
     return graph.op("MatMulIntegerToFloat", quantized, *names, zero, "", graph.floats(bias), domain=CONTRIB)
@@ -114,12 +95,15 @@ def stored_int8(graph: GraphBuilder, weight: Weight) -> str:
 
 
 class Embedding:
-    """A table [V, D] in a graph that is looked up and, where it is tied, also multiplied with."""
+    """A table [V, D] in a graph that is looked up and, where it is tied, also multiplied with.
 
-    def __init__(self, graph: GraphBuilder, weight: Weight) -> None:
-        self._graph = graph
+    `inputs` is what is known of what it is multiplied with, as for `linear`.
+    """
+
+    def __init__(self, graph: GraphBuilder, weight: Weight, inputs: LayerInputs | None = None) -> None:
+        self._graph, self._inputs = graph, inputs
         if graph.is_int8:
-            codes, scales = quantize(weight)
+            codes, scales = quantize(weight, None if inputs is None else inputs.moments)
             self._table = graph.constant(codes, np.int8)
             self._scales = graph.constant(scales, np.float32)
             self._whole_row = max(SMALLEST_BLOCK, 1 << (weight.shape[1] - 1).bit_length())
@@ -140,11 +124,12 @@ class Embedding:
         scales = graph.op("Mul", scales, graph.floats(factor))
         return graph.op("GatherBlockQuantized", codes, ids, scales, domain=CONTRIB, bits=8, block_size=self._whole_row)
 
-    def project(self, x: str, bias: Weight, out: str | None, largest: float | None = None) -> str:
-        """x @ table.T + bias in float32. Shapes: x [..., D], bias [V] -> [..., V]; `largest` as for `linear`."""
+    def project(self, x: str, bias: Weight, out: str | None) -> str:
+        """x @ table.T + bias in float32. Shapes: x [..., D], bias [V] -> [..., V]."""
         graph, added = self._graph, self._graph.constant(bias, np.float32)
         # Stored once as [V, D]: ONNX Runtime folds the transposition into a constant when it loads the graph.
         table = graph.op("Transpose", self._table, perm=[1, 0])
         if graph.is_int8:
+            largest = None if self._inputs is None else self._inputs.largest
             return _product_int8(graph, x, table, self._scales, added, largest, out)
         return graph.op("Add", graph.op("Cast", graph.op("MatMul", x, table), to=TensorProto.FLOAT), added, out=out)

@@ -56,12 +56,11 @@ def build_step(model: Rnn, graph: GraphBuilder) -> None:
     graph.input("positions", TensorProto.INT32, ["R"])
     graph.input("memory_lengths", TensorProto.INT64, ["B"])
     num_candidates = graph.input("num_candidates", TensorProto.INT64, [1])
-    table = projection_table(graph, as_array(model.output.weight))
+    table = projection_table(graph, model.output)
     tied = model.output.weight is model.embedding.weight
     embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
     features = _advance(graph, model, embedding.lookup(ids))
-    largest = graph.ranges.get(model.output)
-    add_head(graph, features, table, as_array(model.output.bias), num_candidates, largest, model.copy)
+    add_head(graph, features, table, as_array(model.output.bias), num_candidates, model.copy)
 
 
 def _read(graph: GraphBuilder, model: Rnn, embedded: str, lengths: str) -> tuple[str, str]:

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
+from torch import nn
 
-from app.export.builder import GraphBuilder
+from app.export.builder import GraphBuilder, as_array
 from app.export.copying import mixed_log_probs
-from app.export.linear import Embedding, Weight
+from app.export.linear import Embedding
+from app.export.quantize import Weight
 from app.models.copying import CopyAttention
 
 # Blocks of the vocabulary: few enough maxima to sort, few enough entries a block to look at.
@@ -30,9 +32,10 @@ def padded(array: npt.NDArray[np.float32], vocabulary_size: int, fill: float) ->
     return np.concatenate([array, np.full((missing, *array.shape[1:]), fill, np.float32)]) if missing else array
 
 
-def projection_table(graph: GraphBuilder, weight: Weight) -> Embedding:
+def projection_table(graph: GraphBuilder, output: nn.Linear) -> Embedding:
     """The vocabulary projection [V, D], padded to whole blocks; may serve as the tied embedding too."""
-    return Embedding(graph, padded(weight, len(weight), 0.0))
+    weight = as_array(output.weight)
+    return Embedding(graph, padded(weight, len(weight), 0.0), graph.inputs_of.get(output))
 
 
 def add_head(
@@ -41,7 +44,6 @@ def add_head(
     table: Embedding,
     bias: Weight,
     num_candidates: str,
-    largest: float | None = None,
     copy: CopyAttention | None = None,
     probe_ids: Sequence[int] = (),
 ) -> None:
@@ -53,7 +55,7 @@ def add_head(
     biases = padded(bias, vocabulary_size, _NEVER)
     out = graph.output("logits", TensorProto.FLOAT, ["R", vocabulary_size])
     is_padded = vocabulary_size % block_size(vocabulary_size) != 0
-    logits = table.project(features, biases, None if is_padded or copy is not None else out, largest)
+    logits = table.project(features, biases, None if is_padded or copy is not None else out)
     if copy is not None:
         log_probs = logits = mixed_log_probs(graph, copy, features, logits)
     else:

@@ -84,7 +84,7 @@ def build_step(
     graph.input("total_length", TensorProto.INT32, [])
     lengths = graph.input("memory_lengths", TensorProto.INT64, ["B"])
     num_candidates = graph.input("num_candidates", TensorProto.INT64, [1])
-    table = projection_table(graph, as_array(model.output.weight))
+    table = projection_table(graph, model.output)
     tied = model.output.weight is model.embedding.weight
     embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
     x = embedding.lookup(ids, model.embedding_scale)
@@ -101,9 +101,8 @@ def build_step(
         attending.append((query, cross[0]))
     if alignment_heads:
         _add_alignment(graph, model, attending, alignment_heads, lengths)
-    largest = graph.ranges.get(model.output)
     features = _norm(graph, model.decoder_norm, x)
-    add_head(graph, features, table, as_array(model.output.bias), num_candidates, largest, model.copy, probe_ids)
+    add_head(graph, features, table, as_array(model.output.bias), num_candidates, model.copy, probe_ids)
 
 
 def _head_shape(model: Transformer, length: str) -> list[int | str]:
@@ -138,7 +137,7 @@ def _feed_forward(graph: GraphBuilder, layer: FeedForward, residual: Residual, x
     hidden = layer_linear(graph, layer.up, _before(graph, residual, x))
     if layer.activation is nn.functional.relu:
         weight, bias = as_array(layer.down.weight), as_array(layer.down.bias)
-        return _after(graph, residual, x, relu_linear(graph, hidden, weight, bias, graph.ranges.get(layer.down)))
+        return _after(graph, residual, x, relu_linear(graph, hidden, weight, bias, graph.inputs_of.get(layer.down)))
     return _after(graph, residual, x, layer_linear(graph, layer.down, _activation(graph, layer, hidden)))
 
 
@@ -177,7 +176,7 @@ def _cross_keys_and_values(graph: GraphBuilder, model: Transformer, memory: str)
     bias = np.concatenate([as_array(projection.bias) for projection in projections])
     heads, head_width = model.config.num_heads, model.config.width // model.config.num_heads
     # They all read the memory, and so have one range.
-    fused = linear(graph, memory, weight, bias, graph.ranges.get(projections[0]))
+    fused = linear(graph, memory, weight, bias, graph.inputs_of.get(projections[0]))
     parts = graph.op("Reshape", fused, graph.integers(0, 0, 2 * len(projections), heads, head_width))
     parts = graph.op("Transpose", parts, perm=[2, 0, 3, 1, 4])  # [2 L, B, H, S, K]
     split = graph.ops("Split", parts, outs=2 * len(projections), axis=0, num_outputs=2 * len(projections))

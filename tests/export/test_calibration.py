@@ -1,25 +1,51 @@
-"""Ranges that int8 knows beforehand."""
+"""What int8 knows of inputs beforehand."""
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto
 from torch import nn
 
 from app.export.builder import GraphBuilder
-from app.export.calibration import input_ranges
+from app.export.calibration import LayerInputs, measure_inputs
 from app.export.linear import linear
 from app.models.stepping import TorchModel
 from tests.engine.conftest import build
 from tests.export.running import Array, open_graph, run
 
 
-def test_every_linear_layer_of_a_transformer_gets_a_range() -> None:
+def test_inputs_of_every_linear_layer_of_a_transformer_are_measured() -> None:
     model = build("transformer")
     reference = TorchModel(model, bos_id=2, eos_id=3, pad_id=0, max_target_length=20)
-    ranges = input_ranges(reference, [np.array([5, 9, 3]), np.array([7, 3])], max_length=8)
-    assert set(ranges) == {layer for layer in model.modules() if isinstance(layer, nn.Linear)}
-    assert all(largest > 0 for largest in ranges.values())
-    assert not any(layer._forward_pre_hooks for layer in ranges)
+    measured = measure_inputs(reference, [np.array([5, 9, 3]), np.array([7, 3])], max_length=8)
+    assert set(measured) == {layer for layer in model.modules() if isinstance(layer, nn.Linear)}
+    for layer, inputs in measured.items():
+        assert inputs.largest > 0
+        assert inputs.moments.shape == (layer.in_features, layer.in_features)
+        np.testing.assert_allclose(inputs.moments, inputs.moments.T)
+    assert not any(layer._forward_pre_hooks for layer in measured)
+
+
+def measured(x: Array) -> LayerInputs:
+    """What is known of a layer that was given x [N, D]."""
+    layer, reference = nn.Linear(x.shape[1], 1), build("transformer")
+    reference.add_module("more", layer)
+    told = TorchModel(reference, bos_id=2, eos_id=3, pad_id=0, max_target_length=20)
+
+    def give(*_: object) -> None:
+        layer(torch.from_numpy(x))
+
+    reference.encoder_layers[0].register_forward_hook(give)
+    return measure_inputs(told, [np.array([7, 3])], max_length=1)[layer]
+
+
+def test_a_few_outliers_are_cut_so_that_all_others_are_finer() -> None:
+    x = np.random.default_rng(0).standard_normal((20_000, 50)).astype(np.float32)
+    assert 3.5 < measured(x).largest <= np.abs(x).max()
+    x[7, 3] = 30.0
+    assert measured(x).largest < 15
+    x[:, 3] = 30.0  # no outlier: every row has it
+    assert measured(x).largest == pytest.approx(30.0)
 
 
 def product(x: Array, weight: Array, largest: float) -> Array:
@@ -27,7 +53,8 @@ def product(x: Array, weight: Array, largest: float) -> Array:
     graph.input("x", TensorProto.FLOAT, ["R", x.shape[1]])
     graph.output("y", TensorProto.FLOAT, ["R", len(weight)])
     bias = np.ones(len(weight), np.float32)
-    graph.op("Identity", linear(graph, "x", weight, bias, largest), out="y")
+    inputs = LayerInputs(largest, np.eye(x.shape[1]))
+    graph.op("Identity", linear(graph, "x", weight, bias, inputs), out="y")
     return run(open_graph(graph.model()), {"x": x})["y"]
 
 
