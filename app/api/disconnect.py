@@ -16,17 +16,27 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result
 
     Raises: CancelledError (ours) if the client went away first.
     """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(request))
+    own_task = asyncio.current_task()
+    assert own_task is not None
+    has_left = False
+
+    def call_off(watching: asyncio.Task[None]) -> None:
+        nonlocal has_left
+        if not watching.cancelled():
+            has_left = True
+            own_task.cancel()
+
+    watching = asyncio.create_task(_disconnected(request))
+    watching.add_done_callback(call_off)
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise CancelledError("the client went away")
+        return await work
+    except asyncio.CancelledError:
+        if has_left and not own_task.uncancel():
+            raise CancelledError("the client went away") from None
+        raise
     finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        watching.remove_done_callback(call_off)
+        watching.cancel()
 
 
 async def _disconnected(request: Request) -> None:

@@ -1,13 +1,13 @@
 """`GET /health`, `/health/live`, `/health/ready` and `/metrics`: no key, no body, no waiting."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.api.schemas import Problem
-from app.api.service import Service, service_of
+from app.api.service import service_of
 
 router = APIRouter(tags=["operation"])
 
@@ -21,14 +21,16 @@ async def health() -> dict[str, str]:
 
 
 @router.get("/health/live", responses=_UNHEALTHY)
-async def live(service: Annotated[Service, Depends(service_of)]) -> JSONResponse:
+async def live(request: Request) -> JSONResponse:
     """The workers do their rounds; if not, only a restart helps."""
+    service = service_of(request)
     return _health(service.why_not_alive())
 
 
 @router.get("/health/ready", responses=_UNHEALTHY)
-async def ready(service: Annotated[Service, Depends(service_of)]) -> JSONResponse:
+async def ready(request: Request) -> JSONResponse:
     """A model is loaded and new work is taken."""
+    service = service_of(request)
     return _health(service.why_not_ready())
 
 

@@ -1,12 +1,12 @@
 """`GET /languages` and `GET /frontend/settings`, as LibreTranslate answers them."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 
 from app.api.names import language_name
 from app.api.schemas import Language
-from app.api.service import Service, service_of
+from app.api.service import service_of
 
 router = APIRouter(tags=["models"])
 
@@ -14,8 +14,9 @@ _FRONTEND_TIMEOUT_MS = 500
 
 
 @router.get("/languages")
-async def languages(service: Annotated[Service, Depends(service_of)]) -> list[Language]:
+async def languages(request: Request) -> list[Language]:
     """The languages of all loaded models, and into which ones each can be translated."""
+    service = service_of(request)
     directions = service.directions()
     codes = sorted({code for direction in directions for code in direction})
     return [
@@ -25,8 +26,9 @@ async def languages(service: Annotated[Service, Depends(service_of)]) -> list[La
 
 
 @router.get("/frontend/settings")
-async def frontend_settings(service: Annotated[Service, Depends(service_of)]) -> dict[str, Any]:
+async def frontend_settings(request: Request) -> dict[str, Any]:
     """What a web page needs to know before it asks for a translation."""
+    service = service_of(request)
     directions = service.directions()
     source, target = next((d for d in directions if d[0] == "en"), directions[0] if directions else ("en", "en"))
     return {

@@ -1,18 +1,17 @@
 """`GET /models`: every version in the store, what became of it and why."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 
 from app.api.schemas import Model
-from app.api.service import Service, service_of
+from app.api.service import service_of
 
 router = APIRouter(tags=["models"])
 
 
 @router.get("/models")
-async def models(service: Annotated[Service, Depends(service_of)]) -> list[Model]:
+async def models(request: Request) -> list[Model]:
     """All versions by name; `variant` and `provider` are what a loaded one really runs as."""
+    service = service_of(request)
     return [
         Model(
             name=status.name,

@@ -121,7 +121,7 @@ class Service:
         self.keys.check(key if isinstance(key, str) and key else bearer_key(request))
 
 
-async def service_of(request: Request) -> Service:
+def service_of(request: Request) -> Service:
     """The service that a request came to."""
     service = request.app.state.service
     assert isinstance(service, Service)

@@ -1,9 +1,9 @@
 """`POST /summarize`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.disconnect import unless_disconnected
@@ -29,11 +29,12 @@ _BODY = {
 
 
 @router.post("/summarize", response_model=SummarizeResponse | SummarizeResults, responses=PROBLEMS, openapi_extra=_BODY)
-async def summarize(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+async def summarize(request: Request) -> Response:
     """Summarize a document, or a list of documents as one batch. What is too long for the model is read in parts.
 
     With `Accept: text/event-stream` a single text is answered by events.
     """
+    service = service_of(request)
     parameters = await read_parameters(request)
     service.check_key(request, parameters.get("api_key"))
     texts = _texts(parameters, service)

@@ -1,9 +1,9 @@
 """`POST /transcribe`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.disconnect import unless_disconnected
@@ -30,11 +30,12 @@ _BODY = {
 @router.post(
     "/transcribe", response_model=TranscribeResponse | TranscribeResults, responses=PROBLEMS, openapi_extra=_BODY
 )
-async def transcribe(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+async def transcribe(request: Request) -> Response:
     """Transcribe a recording, or several as one batch, or translate what is said into English.
 
     With `Accept: text/event-stream` a single recording is answered segment by segment.
     """
+    service = service_of(request)
     service.check_ready()
     async with read_upload(request, service.settings.max_files) as upload:
         parameters = upload.first()

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.api.disconnect import unless_disconnected
@@ -45,11 +45,12 @@ class _Outcome:
 
 
 @router.post("/translate", response_model=TranslateResponse, responses=PROBLEMS, openapi_extra=_body(TranslateRequest))
-async def translate(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+async def translate(request: Request) -> Response:
     """Translate a text, or a list of texts as one batch. LibreTranslate's clients work as they are.
 
     With `Accept: text/event-stream` a single text is answered sentence by sentence.
     """
+    service = service_of(request)
     parameters = await read_parameters(request)
     service.check_key(request, parameters.get("api_key"))
     require(parameters, "q", "source", "target")
@@ -69,8 +70,9 @@ async def translate(request: Request, service: Annotated[Service, Depends(servic
 
 
 @router.post("/detect", response_model=list[DetectedLanguage], responses=PROBLEMS, openapi_extra=_body(DetectRequest))
-async def detect(request: Request, service: Annotated[Service, Depends(service_of)]) -> list[DetectedLanguage]:
+async def detect(request: Request) -> list[DetectedLanguage]:
     """Which of the loaded languages a text is in, likeliest first."""
+    service = service_of(request)
     parameters = await read_parameters(request)
     service.check_key(request, parameters.get("api_key"))
     require(parameters, "q")
@@ -147,9 +149,13 @@ async def _translate(
             models[place] = f"{loaded.manifest.name}@{loaded.manifest.version}"
 
     with ExitStack() as leases:
-        async with asyncio.TaskGroup() as group:
-            for name, own in places.items():
-                group.create_task(run(leases.enter_context(service.catalog.lease(name)), own))
+        runs = [run(leases.enter_context(service.catalog.lease(name)), own) for name, own in places.items()]
+        if len(runs) == 1:
+            await runs[0]
+        else:
+            async with asyncio.TaskGroup() as group:
+                for each in runs:
+                    group.create_task(each)
     return [
         _Outcome(result, detection, model)
         for result, detection, model in zip(results, detections, models, strict=True)

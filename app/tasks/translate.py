@@ -1,5 +1,6 @@
 """Translation: texts to sentences to generations, and back to texts with every gap where it was."""
 
+import functools
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -103,12 +104,13 @@ class Translator:
             self._check(item)
             if item.source == item.target:
                 return _Plan(item.target, [Part(item.text, "")], [None])
+            encode = functools.cache(lambda text: self._encode(text, item))
             parts = [
                 piece
                 for part in split_sentences(item.text, item.source)
-                for piece in split_to_fit(part, lambda text: len(self._encode(text, item)), self._max_source_length)
+                for piece in split_to_fit(part, lambda text: len(encode(text)), self._max_source_length)
             ]
-            return _Plan(item.target, parts, [self._source(part.text, item) for part in parts])
+            return _Plan(item.target, parts, [self._source(part.text, encode) for part in parts])
         except AppError as error:
             return error
 
@@ -162,10 +164,10 @@ class Translator:
     def _max_source_length(self) -> int:
         return self.manifest.max_source_length
 
-    def _source(self, text: str, item: TranslateItem) -> Ids | None:
+    def _source(self, text: str, encode: Callable[[str], Ids]) -> Ids | None:
         if not any(character.isalpha() for character in text):
             return None
-        ids = self._encode(text, item)
+        ids = encode(text)
         if len(ids) > self._max_source_length:
             raise InputError(f"a word takes {len(ids)} tokens, the model reads {self._max_source_length} at the most")
         return ids

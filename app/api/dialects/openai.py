@@ -4,9 +4,9 @@ Source: https://github.com/openai/openai-openapi, `openapi.yaml`.
 """
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,27 +52,29 @@ _BODY = {
 
 
 @router.post("/v1/audio/transcriptions", openapi_extra=_BODY)
-async def transcriptions(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+async def transcriptions(request: Request) -> Response:
     """Transcribe a recording, as OpenAI's clients ask for it."""
-    return await _answer(request, service, "transcribe")
+    return await _answer(request, service_of(request), "transcribe")
 
 
 @router.post("/v1/audio/translations", openapi_extra=_BODY)
-async def translations(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
+async def translations(request: Request) -> Response:
     """Translate what is said into English, as OpenAI's clients ask for it."""
-    return await _answer(request, service, "translate")
+    return await _answer(request, service_of(request), "translate")
 
 
 @router.get("/v1/models")
-async def models(request: Request, service: Annotated[Service, Depends(service_of)]) -> dict[str, Any]:
+async def models(request: Request) -> dict[str, Any]:
     """The models that answer now."""
+    service = service_of(request)
     service.check_key(request, None)
     return {"object": "list", "data": [_model(one.manifest) for one in service.catalog.ready()]}
 
 
 @router.get("/v1/models/{model:path}")
-async def model(model: str, request: Request, service: Annotated[Service, Depends(service_of)]) -> dict[str, Any]:
+async def model(model: str, request: Request) -> dict[str, Any]:
     """One of them."""
+    service = service_of(request)
     service.check_key(request, None)
     if model == _ALIAS:
         return _model(service.catalog.find("transcribe").manifest) | {"id": _ALIAS}
