@@ -53,17 +53,20 @@ class GreedyLane(Lane):
             ids, log_probs = np.where(is_forced, forced, ids), np.where(is_forced, 0.0, log_probs)
         is_end = ids == self._model.eos_id
         is_full = length >= groups["longest"]
+        is_open = groups["is_open"]
         # A token over the limit is not taken; the end of sentence still is.
-        counts = groups["is_open"] & (is_end | ~is_full[:, None])
+        counts = is_open & (is_end | ~is_full[:, None])
         groups["log_prob"] += np.where(counts, log_probs, 0.0)
         self._note_step(candidates, groups["log_prob"])
-        groups["is_open"] &= ~is_end
-        groups["last"] = np.where(groups["is_open"], ids, self._model.eos_id)
+        is_open &= ~is_end
+        groups["last"] = np.where(is_open, ids, self._model.eos_id)
         self._history.append(groups["slot"], length, groups["last"])
-        is_done = is_full | ~groups["is_open"].any(axis=1)
-        finished = [self._finish(groups[index]) for index in np.flatnonzero(is_done)] if is_done.any() else []
-        groups["length"] += 1
-        self._retain(~is_done)
+        is_done = is_full | ~is_open.any(axis=1)
+        done = np.flatnonzero(is_done).tolist()
+        finished = [self._finish(groups[index]) for index in done]
+        length += 1
+        if done:
+            self._retain(~is_done)
         return finished
 
     def _finish(self, group: np.void) -> Finished:

@@ -209,6 +209,7 @@ class Lane(ABC):
         self._prefix_steps = 0
         self._opening_steps = 0
         self._shortest_steps = 0
+        self._may_forbid_repeats = False  # whether any group so far has had `no_repeat`
         self._forbidden_ids: Ids | None = None  # [R, M] what no row may take in this step
         self._notes: dict[int, Notes] = {}  # of the slots whose jobs need attention
         self._first_log_probs: dict[int, Floats] = {}  # [P] of the slots that have passed their begin of sentence
@@ -233,6 +234,7 @@ class Lane(ABC):
             group["shortest"] = lead + options.min_length
             group["prefix"] = len(forced)
             group["no_repeat"] = options.no_repeat_ngram
+            self._may_forbid_repeats |= options.no_repeat_ngram > 0
             group["last"] = options.before[0] if options.before else self._model.bos_id
             self._start(group, job)
             if options.needs_attention:
@@ -273,7 +275,7 @@ class Lane(ABC):
     def _find_forbidden(self) -> Ids | None:
         """Repeated n-grams, of which the end of sentence is none, and what may not come first; -1 is no token."""
         groups, found = self._groups, []
-        if groups["no_repeat"].any():
+        if self._may_forbid_repeats and groups["no_repeat"].any():
             lengths, sizes = (np.repeat(groups[name], self.width) for name in ("length", "no_repeat"))
             repeating = repeating_tokens(self._taken(), lengths, sizes)
             found.append(np.where(repeating == self._model.eos_id, -1, repeating))
@@ -365,17 +367,16 @@ class Lane(ABC):
     def _retain(self, is_kept: Flags, parents: Ids | None = None) -> None:
         """Keep the groups where `is_kept` [G]; row w of a group goes on from its row `parents[g, w]`."""
         assert self._state is not None
-        rows_in_place = np.arange(self.width)
+        rows_in_place, first_rows = np.arange(self.width), np.arange(0, len(self) * self.width, self.width)[:, None]
+        rows = first_rows + (rows_in_place if parents is None else parents)
         if is_kept.all():
-            if parents is None or (parents == rows_in_place).all():
-                return
-        else:
-            for slot in self._groups["slot"][~is_kept].tolist():
-                self._history.release(slot)
-                del self._jobs[slot]
-                self._notes.pop(slot, None)
-                self._first_log_probs.pop(slot, None)
-        kept = np.flatnonzero(is_kept)
-        self._groups = self._groups[kept]
-        rows = kept[:, None] * self.width + (rows_in_place if parents is None else parents[kept])
-        self._state = self._state.take(rows.reshape(-1)) if len(kept) else None
+            if parents is not None and (parents != rows_in_place).any():
+                self._state = self._state.take(rows.reshape(-1))
+            return
+        for slot in self._groups["slot"][~is_kept].tolist():
+            self._history.release(slot)
+            del self._jobs[slot]
+            self._notes.pop(slot, None)
+            self._first_log_probs.pop(slot, None)
+        self._groups = self._groups[is_kept]
+        self._state = self._state.take(rows[is_kept].reshape(-1)) if len(self) else None

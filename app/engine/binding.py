@@ -1,6 +1,7 @@
 """The step graph bound to a state's memory: made once for a layout and used, without copies, while it lasts."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,12 @@ class _Asked:
     """What a step is to tell beside what it always does."""
 
     num_candidates: int
-    has_logits: bool = False
-    has_attention: bool = False
+    has_logits: bool
+    has_attention: bool
+
+
+# One object for one question: bindings are compared by identity, at every step.
+_asked = cache(_Asked)
 
 
 class StepBinding:
@@ -36,7 +41,7 @@ class StepBinding:
         self._sizes = sizes
         self._input_names = {value.name for value in session.get_inputs()}
         self._binding = session.io_binding()
-        self._bound: tuple[object, _Asked] = (None, _Asked(0))
+        self._bound: tuple[object, _Asked | None] = (None, None)
         self._ids = np.zeros(0, np.int64)
         self._candidates = np.zeros((0, 0), np.int64)
         self._log_probs = np.zeros((0, 0), np.float32)
@@ -53,7 +58,7 @@ class StepBinding:
 
     def run(self, ids: Ids, state: SlotState, num_candidates: int, needs_attention: bool = False) -> Candidates:
         """One step of every row; the state is advanced."""
-        self._run(ids, state, _Asked(num_candidates, has_attention=needs_attention))
+        self._run(ids, state, _asked(num_candidates, False, needs_attention))
         return Candidates(
             self._candidates[state.order],
             self._log_probs[state.order],
@@ -63,17 +68,17 @@ class StepBinding:
 
     def run_for_logits(self, ids: Ids, state: SlotState) -> Floats:
         """One step of every row, the state is advanced -> logits [R, V]."""
-        self._run(ids, state, _Asked(1, has_logits=True))
+        self._run(ids, state, _asked(1, True, False))
         logits: Floats = self._logits[state.order]
         return logits
 
     def _run(self, ids: Ids, state: SlotState, asked: _Asked) -> None:
-        state.make_room()
+        total_length = state.make_room()
         layout, bound = self._bound
-        if layout is not state.layout or bound != asked:
+        if layout is not state.layout or bound is not asked:
             self._bind(state, asked)
         self._ids[state.order] = ids
-        self._total_length[...] = state.num_used + 1
+        self._total_length[...] = total_length
         if self._device != "cpu":  # a device gets its copy when an input is bound
             self._bind_rows(state)
             self._bind_number("total_length", self._total_length)
@@ -85,7 +90,7 @@ class StepBinding:
 
     def _bind(self, state: SlotState, asked: _Asked) -> None:
         num_rows, num_candidates = len(state), asked.num_candidates
-        if asked != self._bound[1]:
+        if asked is not self._bound[1]:
             self._ask(asked)
         if len(self._ids) != num_rows:
             self._ids = np.zeros(num_rows, np.int64)
