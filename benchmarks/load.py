@@ -34,7 +34,7 @@ from rich.table import Table
 from app.commands.loading import open_run
 from benchmarks import argos_package, ctranslate2_model
 from benchmarks.client import Answer, Service
-from benchmarks.record import RESULTS, machine, make_console, version_of, write_result
+from benchmarks.record import RESULTS, machine, make_console, settings_of, version_of, write_result
 from benchmarks.server import Server, serve_command, started_server
 from benchmarks.subjects import run_model, test_set
 
@@ -233,7 +233,7 @@ def main() -> None:
             "question": "latency of single sentences that arrive at a fixed rate, and requests a second at equal p95",
             "machine_at_start": at_start,
             "versions": {name: version_of(name) for name in ("onnxruntime", "ctranslate2")},
-            "settings": {name: str(value) for name, value in vars(arguments).items()},
+            "settings": settings_of(arguments),
             "requests_per_s_by_p95_limit_ms": rates,
             "same_translations_as_ours": measured["same_translations_as_ours"],
             "resident_mb_after_the_load": memory,

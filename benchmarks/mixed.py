@@ -23,7 +23,7 @@ from rich.table import Table
 
 from app.training.corpus import read_documents, read_lines
 from benchmarks.client import Load, Service, timed
-from benchmarks.record import machine, make_console, version_of, write_result
+from benchmarks.record import machine, make_console, settings_of, version_of, write_result
 from benchmarks.server import serve_command, started_server
 
 ABSTRACTS = "summarization/paper_titles/test.jsonl.gz"
@@ -81,7 +81,7 @@ def main() -> None:
             "question": "p95 of short translations while summaries run, and alone",
             "machine_at_start": at_start,
             "versions": {"onnxruntime": version_of("onnxruntime")},
-            "settings": {name: str(value) for name, value in vars(arguments).items()},
+            "settings": settings_of(arguments),
             "p95_times": round(together["p95_ms"] / alone["p95_ms"], 2),
             "translations_alone": alone,
             "translations_while_summaries_run": together,

@@ -22,7 +22,7 @@ from app.decoding.running import generate
 from app.engine.model import OnnxModel
 from app.evaluation.evaluate import evaluate
 from app.store.manifest import VariantName
-from benchmarks.record import machine, make_console, write_result
+from benchmarks.record import machine, make_console, settings_of, write_result
 from benchmarks.subjects import exported, of_run, test_set
 
 VARIANTS: tuple[VariantName, ...] = ("fp32", "int8", "int8-fast")
@@ -90,7 +90,7 @@ def main() -> None:
         {
             "question": "quality of the variants, and whether an answer depends on its neighbours",
             "machine_at_start": at_start,
-            "settings": {name: str(value) for name, value in vars(arguments).items()},
+            "settings": settings_of(arguments),
             "variants": records,
         },
     )

@@ -1,5 +1,6 @@
 """How benchmark results are kept: the raw numbers with the command, the machine and the commit they came from."""
 
+import argparse
 import json
 import os
 import platform
@@ -60,12 +61,22 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def settings_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """What a benchmark was asked for."""
+    return {name: _portable(str(value)) for name, value in vars(arguments).items()}
+
+
+def _portable(word: str) -> str:
+    """A word of the command line; of a path that only one machine has, its last part."""
+    return Path(word).name if Path(word).is_absolute() else word
+
+
 def write_result(name: str, content: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write `<name>.json`; the circumstances go in beside `content`."""
     path = folder / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     circumstances = {
-        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "command": " ".join(["python", *map(_portable, sys.orig_argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine_at_end": machine(),

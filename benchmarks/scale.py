@@ -31,7 +31,7 @@ from app.decoding.running import generate
 from app.engine.model import OnnxModel
 from app.text.tokenizer import EOS_ID
 from benchmarks.client import Load, Service, timed
-from benchmarks.record import machine, make_console, write_result
+from benchmarks.record import machine, make_console, settings_of, write_result
 from benchmarks.server import serve_command, started_server
 from benchmarks.subjects import exported, of_run, test_set
 
@@ -147,7 +147,7 @@ def main() -> None:
         {
             "question": "growth of cost and memory with concurrency, source length, beam and loaded models",
             "machine_at_start": at_start,
-            "settings": {name: str(value) for name, value in vars(arguments).items()},
+            "settings": settings_of(arguments),
             "resident_mb_at_most_under_load": memory,
             "cases": found,
         },

@@ -18,8 +18,9 @@ from app.commands.publish import NUM_PARITY, DevSet
 from app.decoding.interface import SearchOptions, Source
 from app.engine.model import OnnxModel, load_model
 from app.engine.session import Device
-from app.export.calibration import LayerInputs, measure_inputs
+from app.export.calibration import measure_inputs
 from app.export.graphs import build_graphs
+from app.export.quantize import LayerInputs
 from app.models.stepping import TorchModel
 from app.models.transformer import Transformer, TransformerConfig
 from app.store.manifest import Manifest, Tokenizer, Variant, VariantName

@@ -33,7 +33,7 @@ from app.evaluation.scores import translation_scores
 from app.store.manifest import VariantName
 from benchmarks import ctranslate2_model
 from benchmarks.client import translate_lines
-from benchmarks.record import machine, make_console, version_of, write_result
+from benchmarks.record import machine, make_console, settings_of, version_of, write_result
 from benchmarks.server import serve_command, started_server
 from benchmarks.subjects import exported, of_run, test_set
 
@@ -211,7 +211,7 @@ def main() -> None:
             "question": "target tokens a second on all cores, real lines of mixed length",
             "machine_at_start": at_start,
             "versions": {name: version_of(name) for name in ("onnxruntime", "ctranslate2")},
-            "settings": {name: str(value) for name, value in vars(arguments).items()},
+            "settings": settings_of(arguments),
             "best_ctranslate2": best,
             "contenders": records,
         },

@@ -18,11 +18,11 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result
     """
     own_task = asyncio.current_task()
     assert own_task is not None
-    has_left = False
+    has_left = is_over = False
 
     def call_off(watching: asyncio.Task[None]) -> None:
         nonlocal has_left
-        if not watching.cancelled():
+        if not (is_over or watching.cancelled()):
             has_left = True
             own_task.cancel()
 
@@ -35,7 +35,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result
             raise CancelledError("the client went away") from None
         raise
     finally:
-        watching.remove_done_callback(call_off)
+        is_over = True  # a callback that has been scheduled can not be taken back
         watching.cancel()
 
 

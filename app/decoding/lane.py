@@ -209,7 +209,6 @@ class Lane(ABC):
         self._prefix_steps = 0
         self._opening_steps = 0
         self._shortest_steps = 0
-        self._may_forbid_repeats = False  # whether any group so far has had `no_repeat`
         self._forbidden_ids: Ids | None = None  # [R, M] what no row may take in this step
         self._notes: dict[int, Notes] = {}  # of the slots whose jobs need attention
         self._first_log_probs: dict[int, Floats] = {}  # [P] of the slots that have passed their begin of sentence
@@ -234,7 +233,6 @@ class Lane(ABC):
             group["shortest"] = lead + options.min_length
             group["prefix"] = len(forced)
             group["no_repeat"] = options.no_repeat_ngram
-            self._may_forbid_repeats |= options.no_repeat_ngram > 0
             group["last"] = options.before[0] if options.before else self._model.bos_id
             self._start(group, job)
             if options.needs_attention:
@@ -275,7 +273,7 @@ class Lane(ABC):
     def _find_forbidden(self) -> Ids | None:
         """Repeated n-grams, of which the end of sentence is none, and what may not come first; -1 is no token."""
         groups, found = self._groups, []
-        if self._may_forbid_repeats and groups["no_repeat"].any():
+        if groups["no_repeat"].any():
             lengths, sizes = (np.repeat(groups[name], self.width) for name in ("length", "no_repeat"))
             repeating = repeating_tokens(self._taken(), lengths, sizes)
             found.append(np.where(repeating == self._model.eos_id, -1, repeating))

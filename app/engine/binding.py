@@ -1,7 +1,6 @@
 """The step graph bound to a state's memory: made once for a layout and used, without copies, while it lasts."""
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,12 +23,8 @@ class _Asked:
     """What a step is to tell beside what it always does."""
 
     num_candidates: int
-    has_logits: bool
-    has_attention: bool
-
-
-# One object for one question: bindings are compared by identity, at every step.
-_asked = cache(_Asked)
+    has_logits: bool = False
+    has_attention: bool = False
 
 
 class StepBinding:
@@ -41,7 +36,7 @@ class StepBinding:
         self._sizes = sizes
         self._input_names = {value.name for value in session.get_inputs()}
         self._binding = session.io_binding()
-        self._bound: tuple[object, _Asked | None] = (None, None)
+        self._bound: tuple[object, _Asked] = (None, _Asked(0))
         self._ids = np.zeros(0, np.int64)
         self._candidates = np.zeros((0, 0), np.int64)
         self._log_probs = np.zeros((0, 0), np.float32)
@@ -58,7 +53,7 @@ class StepBinding:
 
     def run(self, ids: Ids, state: SlotState, num_candidates: int, needs_attention: bool = False) -> Candidates:
         """One step of every row; the state is advanced."""
-        self._run(ids, state, _asked(num_candidates, False, needs_attention))
+        self._run(ids, state, _Asked(num_candidates, has_attention=needs_attention))
         return Candidates(
             self._candidates[state.order],
             self._log_probs[state.order],
@@ -68,14 +63,14 @@ class StepBinding:
 
     def run_for_logits(self, ids: Ids, state: SlotState) -> Floats:
         """One step of every row, the state is advanced -> logits [R, V]."""
-        self._run(ids, state, _asked(1, True, False))
+        self._run(ids, state, _Asked(1, has_logits=True))
         logits: Floats = self._logits[state.order]
         return logits
 
     def _run(self, ids: Ids, state: SlotState, asked: _Asked) -> None:
         total_length = state.make_room()
         layout, bound = self._bound
-        if layout is not state.layout or bound is not asked:
+        if layout is not state.layout or bound != asked:
             self._bind(state, asked)
         self._ids[state.order] = ids
         self._total_length[...] = total_length
@@ -90,7 +85,7 @@ class StepBinding:
 
     def _bind(self, state: SlotState, asked: _Asked) -> None:
         num_rows, num_candidates = len(state), asked.num_candidates
-        if asked is not self._bound[1]:
+        if asked != self._bound[1]:
             self._ask(asked)
         if len(self._ids) != num_rows:
             self._ids = np.zeros(num_rows, np.int64)

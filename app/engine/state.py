@@ -69,9 +69,6 @@ class SlotState:
             arrays.shape(self._tensors[s.name])[s.length_axis] for s in specs if s.kind == "memory" and s.length_axis
         ]
         self._memory_size = max(sizes, default=0)
-        self._addresses: dict[
-            str, tuple[type[np.generic], tuple[int, ...], int]
-        ] = {}  # of `_tensors`, as far as asked for
         self._layout = object()
 
     @property
@@ -198,29 +195,21 @@ class SlotState:
                 if spec.name not in self._after:
                     shape = self._arrays.shape(self._tensors[spec.name])
                     self._after[spec.name] = self._arrays.zeros(shape, spec.dtype)
-                for_now, after = self._tensors[spec.name], self._after[spec.name]
-                dtype, shape = np.dtype(spec.dtype).type, (len(self), *self._arrays.shape(for_now)[1:])
-                yield (
-                    Placed(spec.name, dtype, shape, self._arrays.address(for_now)),
-                    Placed(spec.name, dtype, shape, self._arrays.address(after)),
-                )
+                yield self._placed(spec, self._tensors), self._placed(spec, self._after)
 
     def memory(self) -> Iterator[Placed]:
         """Every memory tensor."""
-        return (self._placed(spec, self._num_groups) for spec in self._specs if spec.kind == "memory")
+        return (self._placed(spec, self._tensors) for spec in self._specs if spec.kind == "memory")
 
     def growing(self) -> Iterator[Placed]:
         """Every growing tensor, which the step writes in place. Valid after `make_room`."""
-        return (self._placed(spec, len(self)) for spec in self._specs if spec.kind == "growing")
+        return (self._placed(spec, self._tensors) for spec in self._specs if spec.kind == "growing")
 
-    def _placed(self, spec: StateTensor, num_used: int) -> Placed:
-        found = self._addresses.get(spec.name)
-        if found is None:
-            array = self._tensors[spec.name]
-            found = np.dtype(spec.dtype).type, self._arrays.shape(array)[1:], self._arrays.address(array)
-            self._addresses[spec.name] = found
-        dtype, shape, address = found
-        return Placed(spec.name, dtype, (num_used, *shape), address)
+    def _placed(self, spec: StateTensor, tensors: dict[str, Array]) -> Placed:
+        array = tensors[spec.name]
+        num_used = self._num_groups if spec.kind == "memory" else len(self)
+        shape = (num_used, *self._arrays.shape(array)[1:])
+        return Placed(spec.name, np.dtype(spec.dtype).type, shape, self._arrays.address(array))
 
     def _move_groups(self, places: Ids, origins: Ids) -> None:
         if not len(places):
@@ -290,7 +279,6 @@ class SlotState:
             if old is not None and self._arrays.shape(old) == shape:
                 continue
             self._tensors[spec.name] = self._arrays.zeros(shape, spec.dtype)
-            self._addresses.pop(spec.name, None)
             if old is not None:
                 rows, axis = slice(num_used), spec.length_axis
                 self._arrays.copy_rows(self._tensors[spec.name], rows, old, rows, axis, used[spec.kind])

@@ -18,10 +18,11 @@ from app import __version__
 from app.decoding.interface import Source, StepModel
 from app.engine.model import OnnxModel, load_model, probes_of
 from app.errors import ExportError
-from app.export.calibration import LayerInputs, measure_inputs
+from app.export.calibration import measure_inputs
 from app.export.golden import MARGIN, choose_golden
 from app.export.graphs import Graphs, build_graphs
 from app.export.parity import LOGIT_TOLERANCE, check_parity
+from app.export.quantize import LayerInputs
 from app.models.interface import Seq2Seq
 from app.models.stepping import TorchModel
 from app.store.manifest import WEIGHTS_FILE, Manifest, Speech, Task, Tokenizer, Variant, VariantName

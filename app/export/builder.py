@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from app.export.calibration import LayerInputs
+from app.export.quantize import LayerInputs
 from app.store.manifest import VariantName
 
 Array = npt.NDArray[Any]

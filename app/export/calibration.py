@@ -13,20 +13,12 @@ from torch import Tensor, nn
 
 from app.decoding.interface import SearchOptions, Source
 from app.decoding.running import generate
-from app.export.quantize import LEVELS, Moments
+from app.export.quantize import LEVELS, LayerInputs
 from app.models.stepping import TorchModel
 
 # Magnitudes are counted in classes, eight to an octave.
 _OCTAVES, _CLASSES_AN_OCTAVE = 20, 8
 _EDGES = 2.0 ** (np.arange(-_OCTAVES * _CLASSES_AN_OCTAVE, _OCTAVES * _CLASSES_AN_OCTAVE + 1) / _CLASSES_AN_OCTAVE)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerInputs:
-    """`largest`: the magnitude at which int8 cuts them; `moments` [D, D]: the sum of x x^T over them."""
-
-    largest: float
-    moments: Moments
 
 
 def measure_inputs(

@@ -9,7 +9,7 @@ from torch import nn
 from app.errors import ExportError
 from app.export import convolutional, rnn, transformer
 from app.export.builder import GraphBuilder
-from app.export.calibration import LayerInputs
+from app.export.quantize import LayerInputs
 from app.export.speech import build_encode as build_speech_encode
 from app.export.speech import build_recurrent_encode
 from app.models.convolutional import Convolutional

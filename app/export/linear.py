@@ -9,8 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from app.export.builder import CONTRIB, GraphBuilder
-from app.export.calibration import LayerInputs
-from app.export.quantize import LEVELS, Weight, quantize
+from app.export.quantize import LEVELS, LayerInputs, Weight, quantize
 
 ACTIVATION_ZERO_POINT = 128
 # Of numbers that share a scale in a table that is looked up; all are powers of 2.
@@ -26,9 +25,9 @@ def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None, inp
     """
     added = None if bias is None else graph.floats(bias)
     if graph.is_int8:
-        codes, scales = quantize(weight, None if inputs is None else inputs.moments)
+        codes, scales = quantize(weight, inputs)
         names = graph.constant(codes.T, np.int8), graph.constant(scales, np.float32)
-        return _product_int8(graph, x, *names, added, None if inputs is None else inputs.largest)
+        return _product_int8(graph, x, *names, added, inputs)
     y = graph.op("MatMul", x, graph.floats(weight.T))
     return y if added is None else graph.op("Add", y, added)
 
@@ -38,7 +37,7 @@ def relu_linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight, input
     as many for what is above."""
     if graph.variant != "int8" or inputs is None:
         return linear(graph, graph.op("Relu", x), weight, bias, inputs)
-    codes, scales = quantize(weight, inputs.moments)
+    codes, scales = quantize(weight, inputs)
     step, zero = graph.constant(inputs.largest / (2 * LEVELS + 1), np.float32), graph.constant(0, np.uint8)
     quantized = graph.op("QuantizeLinear", x, step, zero)
     names = graph.constant(codes.T, np.int8), step, graph.constant(scales, np.float32)
@@ -51,7 +50,7 @@ def _product_int8(
     codes: str,
     scales: str,
     bias: str | None = None,
-    largest: float | None = None,
+    inputs: LayerInputs | None = None,
     out: str | None = None,
 ) -> str:
     """x [..., D] @ codes [D, N] * scales [N] + bias [N], x quantized; written to `out`."""
@@ -60,8 +59,8 @@ def _product_int8(
         return graph.op("DynamicQuantizeMatMul", x, codes, scales, *added, domain=CONTRIB, out=out)
     zero = graph.constant(ACTIVATION_ZERO_POINT, np.uint8)
     # No zero point for the weights: where ONNX Runtime makes them unsigned, it can not replace one that is shared.
-    if largest is not None:
-        step = graph.constant(largest / LEVELS, np.float32)
+    if inputs is not None:
+        step = graph.constant(inputs.largest / LEVELS, np.float32)
         quantized = graph.op("QuantizeLinear", x, step, zero)
         return graph.op("MatMulIntegerToFloat", quantized, codes, step, scales, zero, *added, domain=CONTRIB, out=out)
     magnitude = graph.op("ReduceMax", graph.op("Abs", x), graph.integers(-1), keepdims=1)
@@ -103,7 +102,7 @@ class Embedding:
     def __init__(self, graph: GraphBuilder, weight: Weight, inputs: LayerInputs | None = None) -> None:
         self._graph, self._inputs = graph, inputs
         if graph.is_int8:
-            codes, scales = quantize(weight, None if inputs is None else inputs.moments)
+            codes, scales = quantize(weight, inputs)
             self._table = graph.constant(codes, np.int8)
             self._scales = graph.constant(scales, np.float32)
             self._whole_row = max(SMALLEST_BLOCK, 1 << (weight.shape[1] - 1).bit_length())
@@ -130,6 +129,5 @@ class Embedding:
         # Stored once as [V, D]: ONNX Runtime folds the transposition into a constant when it loads the graph.
         table = graph.op("Transpose", self._table, perm=[1, 0])
         if graph.is_int8:
-            largest = None if self._inputs is None else self._inputs.largest
-            return _product_int8(graph, x, table, self._scales, added, largest, out)
+            return _product_int8(graph, x, table, self._scales, added, self._inputs, out)
         return graph.op("Add", graph.op("Cast", graph.op("MatMul", x, table), to=TensorProto.FLOAT), added, out=out)

@@ -4,6 +4,8 @@ u8 x s8 is what processors multiply fastest. With AVX2 alone they add the produc
 bits, where two large ones overflow: scales are such that none do.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,13 +21,21 @@ _BLOCK = 64
 _DAMPING = 0.01
 
 
-def quantize(weight: Weight, moments: Moments | None = None) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+@dataclass(frozen=True, slots=True)
+class LayerInputs:
+    """What is known of a layer's inputs x [N, D]. `largest`: the magnitude at which int8 cuts them; `moments` [D, D]:
+    the sum of x x^T."""
+
+    largest: float
+    moments: Moments
+
+
+def quantize(weight: Weight, inputs: LayerInputs | None = None) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Symmetric 8-bit codes with one scale a row, of which no two neighbours overflow 16 bits when they are multiplied
     by 8-bit codes and added. Shapes: [N, D] -> int8 [N, D], float32 [N].
 
-    `moments` [D, D] of the inputs that `weight` is multiplied with, the sum of x x^T: the error that rounding a column
-    leaves is taken back by the columns behind it as far as these inputs allow (Frantar et al. 2022, GPTQ). Without
-    them, all codes are the nearest.
+    Where the `inputs` are known that `weight` is multiplied with, the error that rounding a column leaves is taken back
+    by the columns behind it as far as these inputs allow (Frantar et al. 2022, GPTQ); else all codes are the nearest.
     """
     paired = weight[:, : weight.shape[1] // 2 * 2].reshape(len(weight), -1, 2).sum(axis=2, dtype=np.float64)
     largest = np.abs(weight).max(axis=1)
@@ -35,8 +45,8 @@ def quantize(weight: Weight, moments: Moments | None = None) -> tuple[npt.NDArra
     # Below the smallest normal number a scale has too few digits left: such rows are 0.
     scales[scales < np.finfo(np.float32).tiny] = 1.0
     scaled = weight / scales[:, None]
-    if moments is not None:
-        return _rounded_with_feedback(scaled, moments).astype(np.int8), scales
+    if inputs is not None:
+        return _rounded_with_feedback(scaled, inputs.moments).astype(np.int8), scales
     return np.clip(np.rint(scaled), -LEVELS, LEVELS).astype(np.int8), scales
 
 

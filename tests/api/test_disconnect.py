@@ -55,6 +55,26 @@ def test_the_work_of_who_leaves_is_cancelled(run: Run) -> None:
     run(test())
 
 
+def test_who_leaves_just_as_the_result_comes_is_not_cancelled_later(run: Run) -> None:
+    async def test() -> None:
+        both = asyncio.Event()
+
+        async def receive() -> Message:
+            await both.wait()
+            return {"type": "http.disconnect"}
+
+        async def work() -> str:
+            await asyncio.sleep(0)  # the watcher is to wait first, and so to wake first
+            asyncio.get_running_loop().call_later(0.001, both.set)
+            await both.wait()
+            return "result"
+
+        assert await unless_disconnected(Request({"type": "http"}, receive), work()) == "result"
+        await asyncio.sleep(0.001)  # where a late cancellation would strike
+
+    run(test())
+
+
 def test_cancelling_the_wait_cancels_the_work(run: Run) -> None:
     async def test() -> None:
         ends: list[str] = []

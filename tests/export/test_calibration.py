@@ -7,8 +7,9 @@ from onnx import TensorProto
 from torch import nn
 
 from app.export.builder import GraphBuilder
-from app.export.calibration import LayerInputs, measure_inputs
+from app.export.calibration import measure_inputs
 from app.export.linear import linear
+from app.export.quantize import LayerInputs
 from app.models.stepping import TorchModel
 from tests.engine.conftest import build
 from tests.export.running import Array, open_graph, run

@@ -5,8 +5,8 @@ import pytest
 from onnx import TensorProto
 
 from app.export.builder import GraphBuilder
-from app.export.calibration import LayerInputs
 from app.export.linear import linear, relu_linear
+from app.export.quantize import LayerInputs
 from app.store.manifest import VariantName
 from tests.export.running import Array, open_graph, run
 

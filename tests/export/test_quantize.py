@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto
 
 from app.export.builder import CONTRIB, GraphBuilder
-from app.export.quantize import quantize
+from app.export.quantize import LayerInputs, quantize
 from tests.export.running import Array, open_graph, run
 
 WEIGHTS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.floats(-50, 50, width=32))
@@ -32,7 +32,7 @@ def test_codes_are_within_half_a_step_of_the_weights(weight: Array) -> None:
 @given(WEIGHTS, st.integers(0, 2**32 - 1))
 def test_codes_made_for_inputs_overflow_neither(weight: Array, seed: int) -> None:
     x = np.random.default_rng(seed).standard_normal((20, weight.shape[1]))
-    codes, scales = quantize(weight, x.T @ x)
+    codes, scales = quantize(weight, LayerInputs(1.0, x.T @ x))
     np.testing.assert_array_equal(scales, quantize(weight)[1])
     assert_no_pair_overflows(codes)
 
@@ -48,7 +48,7 @@ def test_codes_made_for_inputs_multiply_with_them_more_exactly(width: int) -> No
     def error(codes: Array, scales: Array) -> float:
         return float(np.abs(x @ (codes * scales[:, None] - weight).T).mean())
 
-    nearest, fitted = error(*quantize(weight)), error(*quantize(weight, x.T @ x))
+    nearest, fitted = error(*quantize(weight)), error(*quantize(weight, LayerInputs(1.0, x.T @ x)))
     assert fitted <= nearest * (1.001 if width == 1 else 0.7)
 
 

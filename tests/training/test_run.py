@@ -19,6 +19,7 @@ from app.training.progress import read_metrics
 from app.training.recipe import Optimization, Recipe, read_recipe
 from app.training.run import Run, train
 from app.training.start import read_start
+from tests.training.resuming import assert_resume_equals_no_stop
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,17 +48,7 @@ def test_resume_equals_no_stop_to_the_bit(recipe: Path, data: Path, tmp_path: Pa
     whole = edited(
         recipe, ("learning_rate = 5e-3", f'learning_rate = 2e-3\noptimizer = "{optimizer}"\naccumulation = 2')
     )
-    train(whole, data, tmp_path / "whole", device="cpu")
-    half = whole.with_name("half.toml")
-    half.write_text(whole.read_text().replace("max_steps = 12", "max_steps = 7"))
-    train(half, data, tmp_path / "parts", device="cpu")
-    train(whole, data, tmp_path / "parts", device="cpu", is_resumed=True)
-
-    one, progress = checkpoint.load(tmp_path / "whole" / "checkpoints" / "last.pt")
-    two, other = checkpoint.load(tmp_path / "parts" / "checkpoints" / "last.pt")
-    assert (progress.step, progress.epoch, progress.position) == (other.step, other.epoch, other.position)
-    for part in ("model", "average"):
-        assert all(torch.equal(one[part][name], two[part][name]) for name in one[part])
+    assert_resume_equals_no_stop(whole, data, tmp_path)
 
 
 def test_resume_refuses_another_model(recipe: Path, data: Path, tmp_path: Path) -> None:

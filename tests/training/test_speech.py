@@ -21,6 +21,7 @@ from app.training.recordings import SpeechBatches, SpeechCorpus, draw_utterances
 from app.training.run import train
 from app.training.vocabulary import Vocabulary
 from tests.training import tones
+from tests.training.resuming import assert_resume_equals_no_stop
 
 
 @pytest.fixture
@@ -148,16 +149,7 @@ def test_a_speech_run_learns_words(recipe_file: Path, data: Path, tmp_path: Path
 
 
 def test_speech_resume_equals_no_stop_to_the_bit(recipe_file: Path, data: Path, tmp_path: Path) -> None:
-    train(recipe_file, data, tmp_path / "whole", device="cpu")
-    half = recipe_file.with_name("half.toml")
-    half.write_text(tones.RECIPE.replace("max_steps = 12", "max_steps = 7"))
-    train(half, data, tmp_path / "parts", device="cpu")
-    train(recipe_file, data, tmp_path / "parts", device="cpu", is_resumed=True)
-    one, progress = checkpoint.load(tmp_path / "whole" / "checkpoints" / "last.pt")
-    two, other = checkpoint.load(tmp_path / "parts" / "checkpoints" / "last.pt")
-    assert (progress.step, progress.epoch, progress.position) == (other.step, other.epoch, other.position)
-    for part in ("model", "average"):
-        assert all(torch.equal(one[part][name], two[part][name]) for name in one[part])
+    assert_resume_equals_no_stop(recipe_file, data, tmp_path)
 
 
 def test_frozen_weights_stay_and_the_others_do_not(recipe_file: Path, data: Path, tmp_path: Path) -> None:
