@@ -94,14 +94,21 @@ def export(
     keep_fast: Annotated[
         bool, typer.Option("--keep-fast", help="Publish int8-fast too: see docs/artifact.md.")
     ] = False,
+    shortlist: Annotated[
+        bool | None,
+        typer.Option(
+            help="int8-fast scores only pieces that may translate the source; by default of large vocabularies."
+        ),
+    ] = None,
     with_weights: Annotated[
         bool, typer.Option("--with-weights", help="Publish the weights too, so that `train --from` can start there.")
     ] = False,
 ) -> None:
     """Export a run's best weights to ONNX, hold them against PyTorch, and publish them in the store."""
-    from app.commands.publish import publish_run
+    from app.commands.publish import Extras, publish_run
 
-    publish_run(run, data, store, name, version, keep_fp32, keep_fast, with_weights, _console())
+    extras = Extras(keep_fp32, keep_fast, shortlist, with_weights)
+    publish_run(run, data, store, name, version, extras, _console())
 
 
 @app.command("import", epilog="Example: seq2serve import openai/whisper-small --name whisper-small")

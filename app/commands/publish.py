@@ -1,6 +1,6 @@
 """`seq2serve export`, and the end of `seq2serve train`: a run's best weights become a published version."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -13,13 +13,18 @@ from app.commands.evaluate import TestSet, evaluate_all, recipe_test_sets, sourc
 from app.commands.import_ import LOGIT_TOLERANCE as IMPORTED_LOGIT_TOLERANCE
 from app.commands.loading import OpenModel, open_run
 from app.commands.store import tell_published
-from app.decoding.interface import Source, StepModel
+from app.decoding.interface import Ids, Source, StepModel
+from app.errors import InputError
 from app.evaluation.evaluate import evaluate
 from app.export.artifact import Description, Gates, export_artifact
+from app.export.graphs import can_be_short
+from app.export.lexicon import MOST_PAIRS, Lexicon, estimate_lexicon
 from app.export.parity import LOGIT_TOLERANCE
+from app.models.interface import Seq2Seq
 from app.store.manifest import VariantName
 from app.store.registry import Registry
-from app.training.corpus import read_pairs
+from app.text.tokenizer import EOS_ID
+from app.training.corpus import Corpus, read_pairs
 from app.training.run import Run
 
 T = TypeVar("T")
@@ -27,8 +32,20 @@ T = TypeVar("T")
 # Dev sentences a direction that parity is shown on, and that the variants are scored on.
 NUM_PARITY = 250
 NUM_SCORED = 500
+# Below so many pieces, cutting a shortlist out of the vocabulary costs what it saves.
+SMALLEST_SHORTENED = 16_000
 # Frames of speech that parity is shown on.
 NUM_PARITY_FRAMES = 36_000
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a version holds beside int8 and fp16. `has_shortlist` is asked of int8-fast; None: where it pays."""
+
+    keep_fp32: bool = False
+    keep_fast: bool = False
+    has_shortlist: bool | None = None
+    with_weights: bool = False
 
 
 def publish_run(
@@ -37,12 +54,12 @@ def publish_run(
     store: Path,
     name: str | None,
     version: str | None,
-    keep_fp32: bool,
-    keep_fast: bool,
-    with_weights: bool,
+    extras: Extras,
     console: Console,
 ) -> Path:
     """Export, gate, score on the recipe's test sets, publish -> the version's folder. Promotion is for the user."""
+    if extras.has_shortlist and not extras.keep_fast:
+        raise InputError("a shortlist is a part of int8-fast: ask for that too, with --keep-fast")
     run = Run(folder)
     opened = open_run(folder, "cpu")
     recipe, vocabulary = opened.recipe, run.vocabulary()
@@ -84,19 +101,41 @@ def publish_run(
         logit_tolerance=IMPORTED_LOGIT_TOLERANCE if run.is_imported else LOGIT_TOLERANCE,
     )
     keep: list[VariantName] = ["int8", "fp16"]
-    keep += ["fp32"] if keep_fp32 else []
-    keep += ["int8-fast"] if keep_fast else []
+    keep += ["fp32"] if extras.keep_fp32 else []
+    keep += ["int8-fast"] if extras.keep_fast else []
+    model, lexicon = run.load_model(), None
+    if extras.keep_fast and (_is_worth_a_shortlist(model) if extras.has_shortlist is None else extras.has_shortlist):
+        console.print("estimating which pieces translate which, for the shortlist of int8-fast")
+        lexicon = learned_lexicon(opened, data)
     published = export_artifact(
-        run.load_model(),
+        model,
         description,
         gates,
         Registry(store),
         keep=keep,
-        with_weights=with_weights,
+        with_weights=extras.with_weights,
+        lexicon=lexicon,
         report=lambda line: console.print(line),
     )
     tell_published(description.name, description.version, console)
     return published
+
+
+def _is_worth_a_shortlist(model: Seq2Seq) -> bool:
+    return can_be_short(model) and model.output.out_features >= SMALLEST_SHORTENED
+
+
+def learned_lexicon(opened: OpenModel, data: Path) -> Lexicon:
+    """What the recipe's training pairs tell of which pieces translate which."""
+    examples = Corpus(opened.recipe, data).train
+    examples = examples[:: -(-len(examples) // MOST_PAIRS)]
+    pairs: list[tuple[Ids, Ids]] = []
+    for direction in opened.recipe.data.directions:
+        chosen = [example for example in examples if example.direction == direction]
+        sources = opened.sources([example.source for example in chosen], direction[1])
+        targets = opened.tokenizer.encode_batch([example.target for example in chosen])
+        pairs += zip(sources, targets, strict=True)
+    return estimate_lexicon(pairs, opened.tokenizer.vocabulary_size, always=[EOS_ID])
 
 
 class DevSet:

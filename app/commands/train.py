@@ -34,6 +34,6 @@ def train_and_publish(
     if reason == "interrupted":
         console.print(f"go on with: seq2serve train {recipe} --output {folder} --resume", highlight=False)
     elif store is not None:
-        from app.commands.publish import publish_run
+        from app.commands.publish import Extras, publish_run
 
-        publish_run(run.folder, data, store, None, None, False, False, False, console)
+        publish_run(run.folder, data, store, None, None, Extras(), console)

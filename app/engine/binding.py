@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.decoding.interface import Candidates, Floats, Ids
+from app.engine.shortlist import Shortlist
 from app.engine.state import Placed, SlotState
 
 
@@ -30,10 +31,11 @@ class _Asked:
 class StepBinding:
     """Runs the step graph over one state at a time. `device` is where the state's tensors live."""
 
-    def __init__(self, session: Any, device: str, sizes: StepSizes) -> None:
+    def __init__(self, session: Any, device: str, sizes: StepSizes, shortlist: Shortlist | None = None) -> None:
         self._session = session
         self._device = device
         self._sizes = sizes
+        self._shortlist = shortlist
         self._input_names = {value.name for value in session.get_inputs()}
         self._binding = session.io_binding()
         self._bound: tuple[object, _Asked] = (None, _Asked(0))
@@ -105,7 +107,11 @@ class StepBinding:
             self._bind_host_output("alignment", self._alignment)
         self._bind_rows(state)
         for placed in state.memory():
-            self._bind_input(placed)
+            if placed.name in self._input_names:
+                self._bind_input(placed)
+        if self._shortlist is not None:
+            for name, value in self._shortlist.of(state, self._num_candidates):
+                self._binding.bind_ortvalue_input(name, value)
         for placed in state.growing():
             self._bind_input(placed)
             self._bind_output(placed)

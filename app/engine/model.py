@@ -1,4 +1,4 @@
-"""An artifact's variant as a `StepModel`: its two sessions, opened, warmed up and checked."""
+"""An artifact's variant as a `StepModel`: its sessions, opened, warmed up and checked."""
 
 import logging
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from app.engine.arrays import Array, Arrays, open_arrays
 from app.engine.binding import StepBinding, StepSizes
 from app.engine.golden import unpack
 from app.engine.session import CPU, CUDA, Device, may_have_cuda, open_session
+from app.engine.shortlist import ALLOWED, Shortlist
 from app.engine.state import SlotState
 from app.errors import ArtifactError, DeviceError, InputError
 from app.store.manifest import Golden, Manifest, Speech, VariantName
@@ -37,7 +38,15 @@ class OnnxModel:
     `variant` is the precision in use, `provider` the execution provider that ONNX Runtime really took.
     """
 
-    def __init__(self, manifest: Manifest, variant: VariantName, encode: Any, step: Any, arrays: Arrays) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        variant: VariantName,
+        encode: Any,
+        step: Any,
+        arrays: Arrays,
+        shortlist: Shortlist | None = None,
+    ) -> None:
         self.bos_id = manifest.bos_id
         self.eos_id = manifest.eos_id
         self.pad_id = manifest.pad_id
@@ -55,11 +64,12 @@ class OnnxModel:
         has_alignment = "alignment" in {value.name for value in step.get_outputs()}
         self.num_alignment_heads = len(manifest.speech.alignment_heads) if manifest.speech and has_alignment else 0
         sizes = StepSizes(manifest.vocabulary_size, len(self.probes.ids), self.num_alignment_heads)
-        self._step = StepBinding(step, arrays.device, sizes)
+        self._shortlist = shortlist
+        self._step = StepBinding(step, arrays.device, sizes, shortlist)
 
     def twin(self) -> "OnnxModel":
         """The same model for another thread: the sessions, and so the weights, are shared."""
-        return OnnxModel(self._manifest, self.variant, self._encode, self._step_session, self._arrays)
+        return OnnxModel(self._manifest, self.variant, self._encode, self._step_session, self._arrays, self._shortlist)
 
     def encode(self, sources: Sequence[Source], width: int) -> SlotState:
         """Read all sources together; B = len(sources) >= 1, the state has B x width rows.
@@ -205,18 +215,24 @@ def load_model(folder: Path, manifest: Manifest, variant: str | None, device: De
 def _open(folder: Path, manifest: Manifest, variant: str | None, provider: str, num_threads: int) -> OnnxModel:
     name = _choose_variant(manifest, variant, provider)
     files = manifest.variants[name]
-    encode, step = (
-        open_session(folder / file, provider, num_threads, overflows=files.overflows)
-        for file in (files.encode, files.step)
+    graphs = [file for file in (files.encode, files.step, files.shortlist) if file is not None]
+    encode, step, *rest = (
+        open_session(folder / file, provider, num_threads, overflows=files.overflows) for file in graphs
     )
     carried = [spec.name for spec in files.state if spec.kind != "memory"]
     encoded = [spec.name for spec in files.state if spec.kind != "growing"]
+    read = [spec.name for spec in files.state]
+    told = ["candidates", "log_probs", *(f"{name}.next" for name in carried)]
+    for session, file in zip(rest, graphs[2:], strict=True):
+        _check_names(file, "inputs", [ALLOWED, "union", "num_candidates"], session.get_inputs())
+        read = [*(name for name in read if name != ALLOWED), *(value.name for value in session.get_outputs())]
     _check_names(files.encode, "inputs", ["source", "source_lengths"], encode.get_inputs())
     _check_names(files.encode, "outputs", [*encoded, "memory_lengths"], encode.get_outputs())
-    _check_names(files.step, "inputs", ["ids", *(spec.name for spec in files.state)], step.get_inputs())
-    nexts = [f"{name}.next" for name in carried]
-    _check_names(files.step, "outputs", ["candidates", "log_probs", "logits", *nexts], step.get_outputs())
-    return OnnxModel(manifest, name, encode, step, open_arrays(_DEVICES[provider]))
+    _check_names(files.step, "inputs", ["ids", *read], step.get_inputs())
+    _check_names(files.step, "outputs", told if rest else [*told, "logits"], step.get_outputs())
+    arrays = open_arrays(_DEVICES[provider])
+    shortlist = Shortlist(rest[0]) if rest else None
+    return OnnxModel(manifest, name, encode, step, arrays, shortlist)
 
 
 def _choose_variant(manifest: Manifest, variant: str | None, provider: str) -> VariantName:

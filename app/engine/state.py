@@ -201,6 +201,10 @@ class SlotState:
         """Every memory tensor."""
         return (self._placed(spec, self._tensors) for spec in self._specs if spec.kind == "memory")
 
+    def memory_of(self, name: str) -> Array:
+        """One memory tensor [B, ...]; a view."""
+        return self._tensors[name][: self._num_groups]
+
     def growing(self) -> Iterator[Placed]:
         """Every growing tensor, which the step writes in place. Valid after `make_room`."""
         return (self._placed(spec, self._tensors) for spec in self._specs if spec.kind == "growing")

@@ -21,6 +21,7 @@ from app.errors import ExportError
 from app.export.calibration import measure_inputs
 from app.export.golden import MARGIN, choose_golden
 from app.export.graphs import Graphs, build_graphs
+from app.export.lexicon import Lexicon
 from app.export.parity import LOGIT_TOLERANCE, check_parity
 from app.export.quantize import LayerInputs
 from app.models.interface import Seq2Seq
@@ -95,13 +96,14 @@ def export_artifact(
     *,
     keep: Sequence[VariantName] = ("int8", "fp16"),
     with_weights: bool = False,
+    lexicon: Lexicon | None = None,
     num_threads: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Build, check and publish -> the version's folder. `report` is told what has been done, a line each.
 
-    `with_weights` adds them in float16, for training further. The fp32 graphs are always built, as the oracle of the
-    gates, and published only if `keep` names them.
+    `with_weights` adds them in float16, for training further. With a `lexicon` int8-fast has a shortlist. The fp32
+    graphs are always built, as the oracle of the gates, and published only if `keep` names them.
     Raises: ExportError if a gate is not passed, ArtifactError if the version can not be published.
     """
     variants: list[VariantName] = [ORACLE, *(variant for variant in keep if variant != ORACLE)]
@@ -121,10 +123,11 @@ def export_artifact(
         inputs_of: Mapping[nn.Module, LayerInputs] = {}
         if gates.is_calibrated:
             inputs_of = measure_inputs(_reference(model, description), gates.sources, gates.max_length, gates.prefix)
-        states = {
-            variant: _write_graphs(folder, build_graphs(model, variant, inputs_of, description.speech), variant)
-            for variant in variants
-        }
+        states = {}
+        for variant in variants:
+            short = lexicon if variant == "int8-fast" else None
+            graphs = build_graphs(model, variant, inputs_of, description.speech, short)
+            states[variant] = write_graphs(folder, graphs, variant)
         manifest = _manifest(folder, model, description, states, made_with)
         for variant in variants:
             report(f"{variant}: {_megabytes(manifest, variant)}")
@@ -183,17 +186,21 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _write_graphs(folder: Path, graphs: Graphs, variant: VariantName) -> Variant:
+def write_graphs(folder: Path, graphs: Graphs, variant: VariantName) -> Variant:
+    """Put them into a new folder named like the variant -> what the manifest says of it."""
     (folder / variant).mkdir()
-    names = {"encode": f"{variant}/encode.onnx", "step": f"{variant}/step.onnx"}
-    onnx.save_model(graphs.encode, folder / names["encode"])
-    onnx.save_model(graphs.step, folder / names["step"])
-    return Variant(encode=names["encode"], step=names["step"], overflows=False, state=graphs.state)
+    files = {}
+    for name, graph in (("encode", graphs.encode), ("step", graphs.step), ("shortlist", graphs.shortlist)):
+        if graph is not None:
+            files[name] = f"{variant}/{name}.onnx"
+            onnx.save_model(graph, folder / files[name])
+    return Variant(**files, overflows=False, state=graphs.state)
 
 
 def _megabytes(manifest: Manifest, variant: VariantName) -> str:
-    sizes = {name: manifest.files[f"{variant}/{name}.onnx"].bytes / 1e6 for name in ("encode", "step")}
-    return ", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items())
+    files = manifest.variants[variant]
+    graphs = [file for file in (files.encode, files.step, files.shortlist) if file is not None]
+    return ", ".join(f"{Path(file).stem} {manifest.files[file].bytes / 1e6:.1f} MB" for file in graphs)
 
 
 def _manifest(

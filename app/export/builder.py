@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from app.export.lexicon import Lexicon
 from app.export.quantize import LayerInputs
 from app.store.manifest import VariantName
 
@@ -24,15 +25,21 @@ CONTRIB = "com.microsoft"
 class GraphBuilder:
     """Collects one graph. A tensor is handled by its name; float tensors are `float_dtype` unless said otherwise.
 
-    `inputs_of` tells what is known of a layer's inputs: see `calibration`.
+    `inputs_of` tells what is known of a layer's inputs: see `calibration`. With a `lexicon` the vocabulary is cut to a
+    shortlist: see `shortlist`.
     """
 
     def __init__(
-        self, name: str, variant: VariantName, inputs_of: Mapping[nn.Module, LayerInputs] | None = None
+        self,
+        name: str,
+        variant: VariantName,
+        inputs_of: Mapping[nn.Module, LayerInputs] | None = None,
+        lexicon: Lexicon | None = None,
     ) -> None:
         self.name = name
         self.variant = variant
         self.inputs_of = inputs_of or {}
+        self.lexicon = lexicon
         self.float_dtype: npt.DTypeLike = np.float16 if variant == "fp16" else np.float32
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
@@ -43,6 +50,11 @@ class GraphBuilder:
     @property
     def is_int8(self) -> bool:
         return self.variant in ("int8", "int8-fast")
+
+    @property
+    def has_batch_scale(self) -> bool:
+        """What int8-fast gives up for speed: independence of neighbours, or with a lexicon a part of the vocabulary."""
+        return self.variant == "int8-fast" and self.lexicon is None
 
     @property
     def float_type(self) -> int:

@@ -6,8 +6,8 @@ from onnx import TensorProto
 from app.export.blocks import MASKED_SCORE, declare_memory_lengths, group_rows, layer_linear, length_mask
 from app.export.builder import GraphBuilder, as_array
 from app.export.copying import add_copy_memory
+from app.export.head import add_head, projection_table
 from app.export.linear import Embedding, stored_small
-from app.export.top_k import add_head, projection_table
 from app.models.convolutional import HALF, Convolutional, ConvolutionalDecoderLayer, GatedConvolution
 
 _TO_THE_END = np.iinfo(np.int64).max
@@ -71,7 +71,7 @@ def build_step(model: Convolutional, graph: GraphBuilder) -> None:
         weights = graph.op("Softmax", graph.op("Where", is_real, scores, graph.floats(MASKED_SCORE)), axis=-1)
         context = graph.op("Reshape", graph.op("MatMul", weights, "values"), graph.integers(-1, width))
         x = _half_sum(graph, x, _half_sum(graph, gated, layer_linear(graph, layer.output, context)))
-    add_head(graph, x, table, as_array(model.output.bias), num_candidates, model.copy)
+    add_head(graph, x, table, model.output, num_candidates, model.copy)
 
 
 def _window(graph: GraphBuilder, model: Convolutional, index: int, x: str) -> str:

@@ -9,7 +9,9 @@ from torch import nn
 from app.errors import ExportError
 from app.export import convolutional, rnn, transformer
 from app.export.builder import GraphBuilder
+from app.export.lexicon import Lexicon
 from app.export.quantize import LayerInputs
+from app.export.shortlist import add_allowed, allowed_tensor, build_shortlist
 from app.export.speech import build_encode as build_speech_encode
 from app.export.speech import build_recurrent_encode
 from app.models.convolutional import Convolutional
@@ -24,11 +26,12 @@ from app.store.manifest import StateTensor, VariantName
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
-    """Both graphs of one variant, and the state as they want it."""
+    """The graphs of one variant, and the state as they want it; `shortlist` where there is a lexicon."""
 
     encode: onnx.ModelProto
     step: onnx.ModelProto
     state: list[StateTensor]
+    shortlist: onnx.ModelProto | None = None
 
 
 def build_graphs(
@@ -36,15 +39,19 @@ def build_graphs(
     variant: VariantName,
     inputs_of: Mapping[nn.Module, LayerInputs] | None = None,
     speech: manifest.Speech | None = None,
+    lexicon: Lexicon | None = None,
 ) -> Graphs:
     """The graphs of `model` in the precision of `variant`; the contract is in `docs/artifact.md`.
 
     `speech` says what the steps of a speech model tell beside candidates: its probes, and attention for alignment.
     int8 quantizes the input of a layer in `inputs_of` with one scale that is known, of any other with a scale a row.
+    With a `lexicon`, which int8-fast alone may have, a target is made of the pieces that it gives for the source.
 
     Raises: ExportError for an architecture, or a size, that has no graph form.
     """
-    encode, step = GraphBuilder("encode", variant, inputs_of), GraphBuilder("step", variant, inputs_of)
+    if lexicon is not None and (variant != "int8-fast" or not can_be_short(model)):
+        raise ExportError(f"{type(model).__name__} in {variant} has no form with a shortlist; build it without one")
+    encode, step = (GraphBuilder(name, variant, inputs_of, lexicon) for name in ("encode", "step"))
     if isinstance(model, Transformer):
         transformer.check_exportable(model)
         if isinstance(model, Speech):
@@ -64,7 +71,18 @@ def build_graphs(
         rnn.build_step(model, step)
     else:
         raise ExportError(f"{type(model).__name__} has no graph form; add it to app/export/graphs.py")
-    return Graphs(encode.model(), step.model(), state_tensors(model, variant))
+    state = state_tensors(model, variant)
+    if lexicon is None:
+        return Graphs(encode.model(), step.model(), state)
+    add_allowed(encode, lexicon)
+    shortlist = GraphBuilder("shortlist", variant, inputs_of)
+    build_shortlist(shortlist, model.output)
+    return Graphs(encode.model(), step.model(), [*state, allowed_tensor(model.output.out_features)], shortlist.model())
+
+
+def can_be_short(model: Seq2Seq) -> bool:
+    """Whether a shortlist may take the place of the model's vocabulary: it reads text, and copies none of it."""
+    return not isinstance(model, (Speech, SpeechRnn)) and getattr(model, "copy", None) is None
 
 
 def state_tensors(model: Seq2Seq, variant: VariantName) -> list[StateTensor]:

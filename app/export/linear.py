@@ -1,8 +1,8 @@
 """Weights in graphs: linear layers and embeddings, each in the precision of the graph.
 
 int8: weights are int8 with one scale an output channel; activations are uint8 with zero point 128 and one scale that
-was found before (`calibration`), or a scale for each *row*: an answer never depends on its neighbours. In int8-fast one
-scale is found for the whole batch as it runs, and it does.
+was found before (`calibration`), or a scale for each *row*: an answer never depends on its neighbours. In int8-fast
+without a shortlist one scale is found for the whole batch as it runs, and it does.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None, inp
     if graph.is_int8:
         codes, scales = quantize(weight, inputs)
         names = graph.constant(codes.T, np.int8), graph.constant(scales, np.float32)
-        return _product_int8(graph, x, *names, added, inputs)
+        return product_int8(graph, x, *names, added, inputs)
     y = graph.op("MatMul", x, graph.floats(weight.T))
     return y if added is None else graph.op("Add", y, added)
 
@@ -35,7 +35,7 @@ def linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight | None, inp
 def relu_linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight, inputs: LayerInputs | None) -> str:
     """max(x, 0) @ weight.T + bias, as `linear`. With a range, int8 needs no Relu: codes begin at 0, and there are twice
     as many for what is above."""
-    if graph.variant != "int8" or inputs is None:
+    if not graph.is_int8 or graph.has_batch_scale or inputs is None:
         return linear(graph, graph.op("Relu", x), weight, bias, inputs)
     codes, scales = quantize(weight, inputs)
     step, zero = graph.constant(inputs.largest / (2 * LEVELS + 1), np.float32), graph.constant(0, np.uint8)
@@ -44,7 +44,7 @@ def relu_linear(graph: GraphBuilder, x: str, weight: Weight, bias: Weight, input
     return graph.op("MatMulIntegerToFloat", quantized, *names, zero, "", graph.floats(bias), domain=CONTRIB)
 
 
-def _product_int8(
+def product_int8(
     graph: GraphBuilder,
     x: str,
     codes: str,
@@ -55,7 +55,7 @@ def _product_int8(
 ) -> str:
     """x [..., D] @ codes [D, N] * scales [N] + bias [N], x quantized; written to `out`."""
     added = () if bias is None else ("", bias)
-    if graph.variant == "int8-fast":
+    if graph.has_batch_scale:
         return graph.op("DynamicQuantizeMatMul", x, codes, scales, *added, domain=CONTRIB, out=out)
     zero = graph.constant(ACTIVATION_ZERO_POINT, np.uint8)
     # No zero point for the weights: where ONNX Runtime makes them unsigned, it can not replace one that is shared.
@@ -129,5 +129,5 @@ class Embedding:
         # Stored once as [V, D]: ONNX Runtime folds the transposition into a constant when it loads the graph.
         table = graph.op("Transpose", self._table, perm=[1, 0])
         if graph.is_int8:
-            return _product_int8(graph, x, table, self._scales, added, self._inputs, out)
+            return product_int8(graph, x, table, self._scales, added, self._inputs, out)
         return graph.op("Add", graph.op("Cast", graph.op("MatMul", x, table), to=TensorProto.FLOAT), added, out=out)

@@ -8,8 +8,8 @@ from torch import nn
 from app.export.blocks import MASKED_SCORE, declare_memory_lengths, group_rows, layer_linear, length_mask
 from app.export.builder import GraphBuilder, as_array
 from app.export.copying import add_copy_memory
+from app.export.head import add_head, projection_table
 from app.export.linear import Embedding, linear, stored_int8
-from app.export.top_k import add_head, projection_table
 from app.models.rnn import MemoryAttention, Rnn
 
 # Where ONNX's gates are found among PyTorch's: LSTM i o f c from i f g o, GRU z r h from r z n.
@@ -60,7 +60,7 @@ def build_step(model: Rnn, graph: GraphBuilder) -> None:
     tied = model.output.weight is model.embedding.weight
     embedding = table if tied else Embedding(graph, as_array(model.embedding.weight))
     features = _advance(graph, model, embedding.lookup(ids))
-    add_head(graph, features, table, as_array(model.output.bias), num_candidates, model.copy)
+    add_head(graph, features, table, model.output, num_candidates, model.copy)
 
 
 def _read(graph: GraphBuilder, model: Rnn, embedded: str, lengths: str) -> tuple[str, str]:

@@ -22,8 +22,8 @@ from app.export.blocks import (
 )
 from app.export.builder import CONTRIB, GraphBuilder, as_array
 from app.export.copying import add_copy_memory
+from app.export.head import add_head, projection_table
 from app.export.linear import Embedding, linear, relu_linear, stored_small
-from app.export.top_k import add_head, projection_table
 from app.models.attention import CrossAttention, SelfAttention
 from app.models.transformer import DecoderLayer, EncoderLayer, FeedForward, Residual, Transformer
 
@@ -102,7 +102,7 @@ def build_step(
     if alignment_heads:
         _add_alignment(graph, model, attending, alignment_heads, lengths)
     features = _norm(graph, model.decoder_norm, x)
-    add_head(graph, features, table, as_array(model.output.bias), num_candidates, model.copy, probe_ids)
+    add_head(graph, features, table, model.output, num_candidates, model.copy, probe_ids)
 
 
 def _head_shape(model: Transformer, length: str) -> list[int | str]:

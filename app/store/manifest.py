@@ -30,20 +30,22 @@ class StateTensor(_Record):
 
     name: str
     kind: Literal["memory", "fixed", "growing"]
-    dtype: Literal["float32", "float16", "int64"]
+    dtype: Literal["float32", "float16", "int64", "uint8"]
     shape: list[int]
     length_axis: int | None = None
 
 
 class Variant(_Record):
-    """One precision of the model: two graphs, and the state as these graphs want it.
+    """One precision of the model: its graphs, and the state as they want it.
 
     `overflows`: whether two neighbouring products of int8 weights may be too large for 16 bits, in which processors
     with AVX2 alone add them. Weights of artifacts that do not say so may.
+    `shortlist`: a third graph that cuts the vocabulary to what the sources that run together allow.
     """
 
     encode: str
     step: str
+    shortlist: str | None = None
     overflows: bool = True
     state: list[StateTensor]
 

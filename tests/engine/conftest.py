@@ -4,16 +4,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
 
+from app.export.artifact import write_graphs
 from app.export.graphs import build_graphs
 from app.models.interface import Seq2Seq
 from app.models.rnn import Rnn, RnnConfig
 from app.models.stepping import TorchModel
 from app.models.transformer import Transformer, TransformerConfig
-from app.store.manifest import Manifest, Tokenizer, Variant, VariantName
+from app.store.manifest import Manifest, Tokenizer, VariantName
 
 VOCABULARY_SIZE = 61
 MAX_TARGET_LENGTH = 40
@@ -39,15 +39,8 @@ def build(architecture: str) -> Seq2Seq:
 
 def save(folder: Path, model: Seq2Seq, variants: tuple[VariantName, ...]) -> Manifest:
     """The graphs in `folder`, and the manifest that describes them."""
-    described: dict[VariantName, Variant] = {}
-    for name in variants:
-        graphs = build_graphs(model, name)
-        (folder / name).mkdir(parents=True)
-        onnx.save(graphs.encode, folder / name / "encode.onnx")
-        onnx.save(graphs.step, folder / name / "step.onnx")
-        described[name] = Variant(
-            encode=f"{name}/encode.onnx", step=f"{name}/step.onnx", overflows=False, state=graphs.state
-        )
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {name: write_graphs(folder, build_graphs(model, name), name) for name in variants}
     return Manifest(
         name="tiny",
         version="1",

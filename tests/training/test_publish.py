@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,17 @@ def test_a_recipe_becomes_a_model_that_translates(recipe: Path, data: Path, tmp_
 
     nowhere = seq2serve("rollback", "small", "--store", store)
     assert nowhere.returncode == 1 and "Traceback" not in nowhere.stderr
+
+    fast = ("export", run, "--data", data, "--store", store, "--version", "2", "--shortlist")
+    alone = seq2serve(*fast)
+    assert alone.returncode == 1 and "--keep-fast" in alone.stderr
+    exported = seq2serve(*fast, "--keep-fast")
+    assert exported.returncode == 0, exported.stderr
+    assert re.search(r"int8-fast: encode .* shortlist", exported.stderr)
+    assert seq2serve("promote", "small", "2", "--store", store).returncode == 0
+    options = ("--from", "en", "--to", "de", "--store", store, "--variant")
+    whole, cut = (seq2serve("translate", *options, variant, text=lines).stdout for variant in ("int8", "int8-fast"))
+    assert cut == whole != ""
 
 
 @pytest.mark.parametrize(
