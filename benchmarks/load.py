@@ -3,7 +3,7 @@
 Single sentences arrive at a fixed rate whatever the server does, so that a stall counts; the rate grows until a server
 saturates. Each rate is tried on all servers in turn, with other sentences each time; all decode with the same beam:
 
-1. `seq2serve serve` with the published model,
+1. `seq2serve serve` with the published model of --store,
 2. FastAPI around CTranslate2 int8 with the weights of --run, those of the published model,
 3. LibreTranslate with the same weights as Argos packages, where --libretranslate names its Python.
 
@@ -95,7 +95,7 @@ def servers(arguments: argparse.Namespace) -> Iterator[dict[str, Server]]:
         command = [sys.executable, "-m", "benchmarks.ctranslate2_server"]
         command += ["--model", str(folder / "model"), "--tokenizer", str(tokenizer.resolve())]
         found = {
-            OURS: stack.enter_context(started_server(serve_command(), 60.0)),
+            OURS: stack.enter_context(started_server(serve_command("--store", str(arguments.store)), 60.0)),
             "FastAPI + CTranslate2": stack.enter_context(started_server(command, 60.0, "/health")),
         }
         if arguments.libretranslate:
@@ -207,6 +207,7 @@ def draw(steps: list[Step], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="the run that the published model was made from")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="where it is published")
     parser.add_argument("--libretranslate", type=Path, help="the Python that LibreTranslate is installed for")
     parser.add_argument("--source", default="en")
     parser.add_argument("--target", default="de")

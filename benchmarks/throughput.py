@@ -116,6 +116,9 @@ def ctranslate2(folder: Path, workers: int, sources: list[Source], beam_size: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="a run's folder with trained weights")
+    parser.add_argument(
+        "--store", type=Path, default=Path("model_store"), help="where the service's model is published"
+    )
     parser.add_argument("--set", default="newstest2013", help="a test set of the run's recipe")
     parser.add_argument("--source", default="en")
     parser.add_argument("--lines", type=int, default=2000)
@@ -153,7 +156,7 @@ def main() -> None:
         for size in MAX_BATCH_SIZES:
             contenders[f"CTranslate2, {size} tokens"] = Contender(as_texts(lambda size=size: other(size)))  # type: ignore[misc]
         if not arguments.no_service:
-            server = stack.enter_context(started_server(serve_command(), 60.0))
+            server = stack.enter_context(started_server(serve_command("--store", str(arguments.store)), 60.0))
             options = {"source": test.direction[0], "target": test.direction[1], "beam_size": beam_size}
             contenders["the service"] = Contender(lambda: translate_lines(server.url, options, test.sources))
         with Progress(console=console, transient=True) as progress:

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from app.models.transformer import Transformer, TransformerConfig
+from benchmarks.grown_run import grown
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -23,3 +27,14 @@ def test_a_benchmark_imports_what_is_there(benchmark: str, module: str, name: st
     found = importlib.import_module(module)
     if not hasattr(found, name):
         importlib.import_module(f"{module}.{name}")
+
+
+def test_a_grown_model_gives_what_the_small_one_gives() -> None:
+    torch.manual_seed(1)
+    config = TransformerConfig(width=24, num_heads=3, feed_forward_width=40, encoder_layers=2, decoder_layers=1)
+    small = Transformer(config, 61).eval()
+    sizes = {"width": 48, "num_heads": 6, "feed_forward_width": 80, "encoder_layers": 4, "decoder_layers": 3}
+    large = grown(small, config.model_copy(update=sizes | {"positions": "learned"}))
+    source, lengths, target = torch.randint(4, 61, (3, 7)), torch.tensor([7, 4, 1]), torch.randint(4, 61, (3, 5))
+    with torch.inference_mode():
+        torch.testing.assert_close(large(source, lengths, target), small(source, lengths, target), atol=1e-5, rtol=0)

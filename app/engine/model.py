@@ -1,7 +1,7 @@
 """An artifact's variant as a `StepModel`: its sessions, opened, warmed up and checked."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from app.engine.arrays import Array, Arrays, open_arrays
 from app.engine.binding import StepBinding, StepSizes
 from app.engine.golden import unpack
 from app.engine.session import CPU, CUDA, Device, may_have_cuda, open_session
-from app.engine.shortlist import ALLOWED, Shortlist
+from app.engine.shortlist import SHORTLIST_INPUTS, Shortlist
 from app.engine.state import SlotState
 from app.errors import ArtifactError, DeviceError, InputError
 from app.store.manifest import Golden, Manifest, Speech, VariantName
@@ -215,23 +215,28 @@ def load_model(folder: Path, manifest: Manifest, variant: str | None, device: De
 def _open(folder: Path, manifest: Manifest, variant: str | None, provider: str, num_threads: int) -> OnnxModel:
     name = _choose_variant(manifest, variant, provider)
     files = manifest.variants[name]
-    graphs = [file for file in (files.encode, files.step, files.shortlist) if file is not None]
-    encode, step, *rest = (
-        open_session(folder / file, provider, num_threads, overflows=files.overflows) for file in graphs
-    )
+
+    def opened(file: str) -> Any:
+        return open_session(folder / file, provider, num_threads, overflows=files.overflows)
+
+    encode, step = opened(files.encode), opened(files.step)
     carried = [spec.name for spec in files.state if spec.kind != "memory"]
     encoded = [spec.name for spec in files.state if spec.kind != "growing"]
-    read = [spec.name for spec in files.state]
-    told = ["candidates", "log_probs", *(f"{name}.next" for name in carried)]
-    for session, file in zip(rest, graphs[2:], strict=True):
-        _check_names(file, "inputs", [ALLOWED, "union", "num_candidates"], session.get_inputs())
-        read = [*(name for name in read if name != ALLOWED), *(value.name for value in session.get_outputs())]
-    _check_names(files.encode, "inputs", ["source", "source_lengths"], encode.get_inputs())
-    _check_names(files.encode, "outputs", [*encoded, "memory_lengths"], encode.get_outputs())
-    _check_names(files.step, "inputs", ["ids", *read], step.get_inputs())
-    _check_names(files.step, "outputs", told if rest else [*told, "logits"], step.get_outputs())
+    read = {spec.name for spec in files.state}
+    told = {"candidates", "log_probs", *(f"{name}.next" for name in carried)}
+    shortlist = None
+    if files.shortlist is None:
+        told.add("logits")
+    else:
+        session = opened(files.shortlist)
+        _check_names(files.shortlist, "inputs", SHORTLIST_INPUTS, session.get_inputs())
+        shortlist = Shortlist(session)
+        read = (read - set(SHORTLIST_INPUTS)) | set(shortlist.outputs)
+    _check_names(files.encode, "inputs", {"source", "source_lengths"}, encode.get_inputs())
+    _check_names(files.encode, "outputs", {*encoded, "memory_lengths"}, encode.get_outputs())
+    _check_names(files.step, "inputs", {"ids", *read}, step.get_inputs())
+    _check_names(files.step, "outputs", told, step.get_outputs())
     arrays = open_arrays(_DEVICES[provider])
-    shortlist = Shortlist(rest[0]) if rest else None
     return OnnxModel(manifest, name, encode, step, arrays, shortlist)
 
 
@@ -244,7 +249,7 @@ def _choose_variant(manifest: Manifest, variant: str | None, provider: str) -> V
     )
 
 
-def _check_names(file: str, what: str, expected: list[str], found: Sequence[Any]) -> None:
-    missing = sorted(set(expected) - {value.name for value in found})
+def _check_names(file: str, what: str, expected: Set[str], found: Sequence[Any]) -> None:
+    missing = sorted(expected - {value.name for value in found})
     if missing:
         raise ArtifactError(f"{file}: among its {what}, {missing} are missing; export the model again")

@@ -9,14 +9,18 @@ from app.decoding.interface import Ids
 from app.engine.state import SlotState
 
 ALLOWED = "allowed"
+SHORTLIST_INPUTS = frozenset({ALLOWED, "union", "num_candidates"})
 
 
 class Shortlist:
-    """Runs the shortlist graph: from what the sources of a state allow to what the step multiplies with. On the CPU."""
+    """Runs the shortlist graph on the CPU: from what the sources of a state allow to what the step multiplies with.
+
+    `outputs` are the names of the latter.
+    """
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self._outputs = [value.name for value in session.get_outputs()]
+        self.outputs = [value.name for value in session.get_outputs()]
 
     def of(self, state: SlotState, num_candidates: Ids) -> Iterator[tuple[str, Any]]:
         """Inputs of the step by name, as `OrtValue`s; `num_candidates` [1] is how many there are at least."""
@@ -26,7 +30,7 @@ class Shortlist:
         binding.bind_cpu_input(ALLOWED, allowed)
         binding.bind_cpu_input("union", union)
         binding.bind_cpu_input("num_candidates", num_candidates)
-        for name in self._outputs:
+        for name in self.outputs:
             binding.bind_output(name, "cpu")
         self._session.run_with_iobinding(binding)
-        return zip(self._outputs, binding.get_outputs(), strict=True)
+        return zip(self.outputs, binding.get_outputs(), strict=True)
