@@ -11,6 +11,7 @@ import argparse
 import math
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -60,7 +61,8 @@ def _grown(name: str, small: dict[str, Tensor]) -> Tensor:
     return torch.cat([value, value], dim=1) / 2 if value.ndim == 2 else value
 
 
-def write_run(origin: Path, folder: Path) -> None:
+def write_run(origin: Path, folder: Path, test_sets: Sequence[str]) -> None:
+    """`test_sets` of the recipe are those that stay in it: an export scores all that it finds."""
     run = Run(origin)
     recipe, model = run.recipe(), run_model(origin)
     sizes = {
@@ -75,8 +77,8 @@ def write_run(origin: Path, folder: Path) -> None:
     large = grown(model, config)
     folder.mkdir(parents=True)
     sections = run.recipe_path.read_text("utf-8").split("\n\n")
-    tests = [section for section in sections if section.startswith("[data.test.")]
-    text = "\n\n".join(section for section in sections if section not in tests[1:])  # exports score all there are
+    left_out = tuple(f"[data.test.{name}]" for name in recipe.data.test if name not in test_sets)
+    text = "\n\n".join(section for section in sections if not section.startswith(left_out))
     for name, size in sizes.items():
         text = re.sub(rf"(?m)^{name} = .*$", f"{name} = {size}", text)
     text = re.sub(r'(?m)^name = "(.*)"$', r'name = "\1-base"', text, count=1)
@@ -90,8 +92,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the run to begin with")
     parser.add_argument("folder", type=Path, help="the new run's folder, which must not be there yet")
+    parser.add_argument("--tests", nargs="+", default=["tatoeba"], help="test sets of the run's recipe that it keeps")
     arguments = parser.parse_args()
-    write_run(arguments.run, arguments.folder)
+    write_run(arguments.run, arguments.folder, arguments.tests)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class _Continuations:
 
     def first(self, width: int, is_end: Flags) -> "_Continuations":
         """The first `width` that are no end of sentence."""
-        if not is_end.any():
+        if not np.count_nonzero(is_end):
             return _Continuations(self.ids[:, :width], self.log_probs[:, :width], self.rows[:, :width])
         order = np.argsort(is_end, axis=1, kind="stable")[:, :width]
         groups = np.arange(len(order))[:, None]
@@ -101,7 +101,7 @@ class BeamLane(Lane):
         is_end = best.ids == self._model.eos_id
         is_forced = length < groups["prefix"]
         closes = is_end[:, : self.width] & (best.log_probs[:, : self.width] > -np.inf) & ~is_forced[:, None]
-        if closes.any():
+        if np.count_nonzero(closes):
             self._close(best, closes)
             groups["num_closed"] += closes.sum(axis=1)
         going_on = best.first(self.width, is_end)
@@ -111,7 +111,7 @@ class BeamLane(Lane):
         is_full = length >= groups["longest"]
         is_settled = going_on.log_probs[:, 0] / groups["norm"] <= groups["worst_kept"]
         is_done = is_full | is_settled | (groups["num_closed"] >= self.width)
-        finished = [self._finish(groups[index]) for index in np.flatnonzero(is_done)] if is_done.any() else []
+        finished = [self._finish(groups[index]) for index in np.flatnonzero(is_done).tolist()]
         self._history.append(groups["slot"], length, going_on.ids, going_on.rows)
         self._follow(going_on, ~is_done)
         groups["last"], groups["log_prob"] = going_on.ids, going_on.log_probs
@@ -145,18 +145,27 @@ class BeamLane(Lane):
         )
 
     def _close(self, best: _Continuations, closes: Flags) -> None:
-        for index, rank in zip(*(axis.tolist() for axis in np.nonzero(closes)), strict=True):
-            group = self._groups[index]
-            kept, options = self._kept[int(group["slot"])], self._jobs[int(group["slot"])].options
-            length, log_prob = int(group["length"]), float(best.log_probs[index, rank])
-            score = log_prob / (length - int(group["lead"]) + 1) ** options.length_penalty
-            closed = _Closed(score, -length, -rank, log_prob, int(best.rows[index, rank]))
+        indices, ranks = np.nonzero(closes)
+        closing = self._groups[indices]
+        fields = zip(
+            indices.tolist(),
+            ranks.tolist(),
+            closing["slot"].tolist(),
+            closing["length"].tolist(),
+            (closing["length"] - closing["lead"] + 1).tolist(),
+            best.log_probs[indices, ranks].tolist(),
+            best.rows[indices, ranks].tolist(),
+            strict=True,
+        )
+        for index, rank, slot, length, num_tokens, log_prob, row in fields:
+            kept, options = self._kept[slot], self._jobs[slot].options
+            closed = _Closed(log_prob / num_tokens**options.length_penalty, -length, -rank, log_prob, row)
             if len(kept) < options.num_hypotheses:
                 heapq.heappush(kept, closed)
             else:
                 heapq.heappushpop(kept, closed)
             if len(kept) == options.num_hypotheses:
-                group["worst_kept"] = kept[0].score
+                self._groups["worst_kept"][index] = kept[0].score
 
     def _finish(self, group: np.void) -> Finished:
         """What was kept, and where that is too little, the best rows that met the limit without an end."""

@@ -273,7 +273,7 @@ class Lane(ABC):
     def _find_forbidden(self) -> Ids | None:
         """Repeated n-grams, of which the end of sentence is none, and what may not come first; -1 is no token."""
         groups, found = self._groups, []
-        if groups["no_repeat"].any():
+        if np.count_nonzero(groups["no_repeat"]):
             lengths, sizes = (np.repeat(groups[name], self.width) for name in ("length", "no_repeat"))
             repeating = repeating_tokens(self._taken(), lengths, sizes)
             found.append(np.where(repeating == self._model.eos_id, -1, repeating))
@@ -367,8 +367,8 @@ class Lane(ABC):
         assert self._state is not None
         rows_in_place, first_rows = np.arange(self.width), np.arange(0, len(self) * self.width, self.width)[:, None]
         rows = first_rows + (rows_in_place if parents is None else parents)
-        if is_kept.all():
-            if parents is not None and (parents != rows_in_place).any():
+        if np.count_nonzero(is_kept) == len(is_kept):
+            if parents is not None and np.count_nonzero(parents != rows_in_place):
                 self._state = self._state.take(rows.reshape(-1))
             return
         for slot in self._groups["slot"][~is_kept].tolist():

@@ -3,8 +3,10 @@
 All by group: `local` numbers run from 0 to W - 1 inside a group of W neighbouring places.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,8 @@ class Groups:
 def assign_groups(origins: Ids) -> Groups:
     """Leave every group where it is if that is among the first B' places; the rest, and repeats, fill the gaps."""
     num_groups = len(origins)
+    if sorted(origins.tolist()) == list(range(num_groups)):
+        return Groups(origins, origins, np.zeros(num_groups, np.bool_))
     has_moved = origins >= num_groups
     stays = origins[~has_moved]
     is_free = np.ones(num_groups, np.bool_)
@@ -36,58 +40,73 @@ def assign_groups(origins: Ids) -> Groups:
         is_first = np.zeros(num_groups, np.bool_)
         is_first[first] = True
         has_moved |= ~is_first
-    if not len(gaps):
-        return Groups(origins, origins, has_moved)
     places = origins.copy()
     places[has_moved] = gaps
     return Groups(origins, places, has_moved)
 
 
-def assign_places(local_origins: Ids) -> Ids:
-    """A local place [B', W] for every row: the one that already holds what it needs, if no earlier row has taken it.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the W rows of a group find places when each goes on from what one of its places holds.
 
-    Beams that survive stay; only a beam that is repeated is copied, onto one that died.
+    `places` [W]: where each row stands then. `moves`: (to, from) what has to be copied. `sources` [W x W]: where the
+    common prefix of two places was told in the old group, -1 where both now hold the same.
     """
-    num_groups, width = local_origins.shape
-    is_free = np.ones(num_groups * width, np.bool_)
-    is_free[(local_origins + np.arange(0, num_groups * width, width)[:, None]).reshape(-1)] = False
-    if not is_free.any():
-        return local_origins
-    is_same = local_origins[:, :, None] == local_origins[:, None, :]
-    moves = (is_same & _earlier(width)).any(axis=2)
-    places = local_origins.copy()
-    places[moves] = np.flatnonzero(is_free) % width  # both in the order of groups, and as many in each
-    return places
+
+    places: tuple[int, ...]
+    moves: tuple[tuple[int, int], ...]
+    sources: tuple[int, ...]
 
 
-@cache
-def _earlier(width: int) -> Flags:
-    """Whether the second of two rows is before the first, [W, W]."""
-    return np.tri(width, k=-1, dtype=np.bool_)
+@lru_cache(maxsize=4096)
+def plan_of(origins: tuple[int, ...]) -> Plan:
+    """`origins` [W] are the places that the rows go on from.
+
+    A row stands where what it needs already is, if no earlier one has taken that place: beams that survive stay, and
+    one that is repeated is copied, onto one that died.
+    """
+    width = len(origins)
+    free = iter(sorted(set(range(width)) - set(origins)))
+    held: dict[int, int] = {}  # by place
+    moves, places = [], []
+    for origin in origins:
+        place = origin
+        if origin in held:
+            place = next(free)
+            moves.append((place, origin))
+        held[place] = origin
+        places.append(place)
+    pairs = itertools.product((held[place] for place in range(width)), repeat=2)
+    sources = tuple(-1 if one == other else one * width + other for one, other in pairs)
+    return Plan(tuple(places), tuple(moves), sources)
 
 
 class SharedPrefixes:
-    """How many first positions any two places of a group have in common, [B, W, W].
+    """How many first positions any two places of a group have in common.
 
     Beams have parted only a few positions ago: where one is copied onto another, the positions before are there.
+    Plain lists: a step changes few groups, for which arrays take longer.
     """
 
     def __init__(self, num_groups: int, width: int) -> None:
-        self._lengths = np.zeros((num_groups, width, width), np.int64)
+        self._width = width
+        self._lengths = [[0] * (width * width) for _ in range(num_groups)]
 
-    def before(self, groups: Ids, targets: Ids, origins: Ids) -> Ids:
-        """Positions that each local `targets` place has in common with the local `origins` place; all [N]."""
-        common: Ids = self._lengths[groups, targets, origins]
-        return common
+    def before(self, group: int, target: int, origin: int) -> int:
+        """Positions that the places `target` and `origin` of a group have in common."""
+        return self._lengths[group][target * self._width + origin]
 
-    def take(self, groups: Groups, local_origins: Ids, lengths: Ids) -> None:
-        """Place p of the n-th group now holds what place `local_origins[n, p]` of group `origins[n]` held,
-        `lengths` [B'] positions."""
-        rows, columns = local_origins[:, :, None], local_origins[:, None, :]
-        shared = self._lengths[groups.origins[:, None, None], rows, columns]
-        taken = np.empty_like(shared)
-        taken[groups.places] = np.where(rows == columns, lengths[:, None, None], shared)
-        self._lengths = taken
+    def take(
+        self, origins: Sequence[int], places: Sequence[int], plans: Sequence[Plan], lengths: Sequence[int]
+    ) -> None:
+        """The group at `places[n]` now holds what the one at `origins[n]` held, `lengths[n]` positions, moved by
+        `plans[n]`."""
+        before, self._lengths = self._lengths, [[] for _ in places]
+        for origin, place, plan, length in zip(origins, places, plans, lengths, strict=True):
+            shared = before[origin]
+            self._lengths[place] = (
+                [length if source < 0 else shared[source] for source in plan.sources] if plan.moves else shared
+            )
 
     def concat(self, other: "SharedPrefixes") -> None:
-        self._lengths = np.concatenate([self._lengths, other._lengths])
+        self._lengths = self._lengths + other._lengths

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from app.decoding.interface import Ids
 from app.engine.arrays import Array, Arrays, Rows
-from app.engine.placement import Groups, SharedPrefixes, assign_groups, assign_places
+from app.engine.placement import Groups, SharedPrefixes, assign_groups, plan_of
 from app.store.manifest import StateTensor
 
 _Number = TypeVar("_Number", bound=np.generic)
@@ -59,6 +59,7 @@ class SlotState:
         self._memory_lengths = np.array(memory_lengths, np.int64)  # [groups], likewise
         self._tensors = {spec.name: encoded[spec.name] for spec in specs if spec.kind == "memory"}
         self._after: dict[str, Array] = {}  # where a step writes the fixed tensors
+        self._num_used: int | None = None  # known until rows join or leave
         self._num_slots = 0
         for spec in specs:
             if spec.kind == "fixed":
@@ -106,7 +107,9 @@ class SlotState:
     @property
     def num_used(self) -> int:
         """Positions in use in the oldest row's slot."""
-        return int(self.positions.max(initial=0))
+        if self._num_used is None:
+            self._num_used = int(self.positions.max(initial=0))
+        return self._num_used
 
     @property
     def _num_groups(self) -> int:
@@ -127,26 +130,29 @@ class SlotState:
             self._order = self._reorder(groups, wanted)
         if len(rows) != num_before:
             self._layout = object()
+            self._num_used = None
             self._shrink()
         return self
 
     def _reorder(self, groups: Groups, wanted: Ids) -> Ids:
         """Bring every row of the kept groups to a place of its group, with as few copies as can be -> order [R']."""
-        origins = wanted % self._width
-        local = assign_places(origins)
-        order = groups.places[:, None] * self._width + local
-        has_moved = order != wanted
-        if has_moved.any() or groups.has_moved.any():
-            common = self._prefixes.before(groups.origins[:, None], local, origins)
-            begins = np.where(groups.has_moved[:, None], 0, common)
-            self._move_rows(order[has_moved], wanted[has_moved], begins[has_moved])
-        if (local == np.arange(self._width)).all():
-            held = origins
-        else:
-            held = np.empty_like(origins)
-            held[np.arange(len(local))[:, None], local] = origins
-        self._prefixes.take(groups, held, self._positions[order[:, 0]].astype(np.int64))
-        return order.reshape(-1)
+        width, origins, places = self._width, groups.origins.tolist(), groups.places.tolist()
+        local = (wanted % width).tolist()
+        plans = [plan_of(tuple(rows)) for rows in local]
+        lengths = self._positions[wanted[:, 0]].tolist()
+        order: list[int] = []
+        copies: list[tuple[int, int, int]] = []  # to, from, and what they have in common
+        for origin, place, plan, rows in zip(origins, places, plans, local, strict=True):
+            first, first_origin = place * width, origin * width
+            order += [first + row for row in plan.places]
+            if place == origin:
+                copies += [(first + to, first + of, self._prefixes.before(place, to, of)) for to, of in plan.moves]
+            else:
+                copies += [(first + to, first_origin + of, 0) for to, of in zip(plan.places, rows, strict=True)]
+        if copies:
+            self._move_rows(*np.array(copies).T)
+        self._prefixes.take(origins, places, plans, lengths)
+        return np.array(order, np.int64)
 
     def concat(self, other: Self) -> Self:
         if not len(self):
@@ -171,6 +177,7 @@ class SlotState:
                 self._copy(spec, self._tensors, places, other._tensors, slice(len(other)), other.num_used)
         self._order = np.concatenate([self._order, other._order + num_rows])
         self._prefixes.concat(other._prefixes)
+        self._num_used = None
         self._layout = object()
         return self
 
@@ -185,6 +192,8 @@ class SlotState:
     def advance(self) -> None:
         """Every row is one position further, and the fixed tensors are those that the step wrote."""
         self._positions[: len(self)] += 1
+        if self._num_used is not None:
+            self._num_used += 1
         for name, array in self._after.items():
             self._tensors[name], self._after[name] = array, self._tensors[name]
 
