@@ -238,6 +238,7 @@ def draw(records: list[dict[str, Any]], device: Device, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a run's folder with trained weights; left out where not given")
+    parser.add_argument("--no-marian", action="store_true", help="leave the random weights out")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 4])
@@ -245,7 +246,8 @@ def main() -> None:
     parser.add_argument("--name", default="decode", help="of the result file")
     arguments = parser.parse_args()
     console, at_start = make_console(), machine()
-    subjects = [marian()] if arguments.run is None else [trained(arguments.run), marian()]
+    subjects = [] if arguments.run is None else [trained(arguments.run)]
+    subjects += [] if arguments.no_marian else [marian()]
     cases = [(batch, beam_size) for beam_size in arguments.beams for batch in arguments.batches]
     timings: list[Timing] = []
     with Progress(console=console, transient=True) as progress:
