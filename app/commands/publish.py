@@ -104,7 +104,10 @@ def publish_run(
     keep += ["fp32"] if extras.keep_fp32 else []
     keep += ["int8-fast"] if extras.keep_fast else []
     model, lexicon = run.load_model(), None
-    if extras.keep_fast and (_is_worth_a_shortlist(model) if extras.has_shortlist is None else extras.has_shortlist):
+    has_shortlist = extras.has_shortlist
+    if has_shortlist is None:
+        has_shortlist = extras.keep_fast and recipe.task == "translate" and _is_worth_a_shortlist(model)
+    if has_shortlist:
         console.print("estimating which pieces translate which, for the shortlist of int8-fast")
         lexicon = learned_lexicon(opened, data)
     published = export_artifact(

@@ -92,6 +92,10 @@ class SharedPrefixes:
         self._width = width
         self._lengths = [[0] * (width * width) for _ in range(num_groups)]
 
+    def __len__(self) -> int:
+        """Groups."""
+        return len(self._lengths)
+
     def before(self, group: int, target: int, origin: int) -> int:
         """Positions that the places `target` and `origin` of a group have in common."""
         return self._lengths[group][target * self._width + origin]

@@ -59,7 +59,7 @@ class SlotState:
         self._memory_lengths = np.array(memory_lengths, np.int64)  # [groups], likewise
         self._tensors = {spec.name: encoded[spec.name] for spec in specs if spec.kind == "memory"}
         self._after: dict[str, Array] = {}  # where a step writes the fixed tensors
-        self._num_used: int | None = None  # known until rows join or leave
+        self._num_used: int | None = None  # known until sources join, leave or move
         self._num_slots = 0
         for spec in specs:
             if spec.kind == "fixed":
@@ -176,7 +176,8 @@ class SlotState:
             elif spec.kind == "fixed" or other.num_used:
                 self._copy(spec, self._tensors, places, other._tensors, slice(len(other)), other.num_used)
         self._order = np.concatenate([self._order, other._order + num_rows])
-        self._prefixes.concat(other._prefixes)
+        if self._width > 1:
+            self._prefixes.concat(other._prefixes)
         self._num_used = None
         self._layout = object()
         return self
@@ -192,7 +193,7 @@ class SlotState:
     def advance(self) -> None:
         """Every row is one position further, and the fixed tensors are those that the step wrote."""
         self._positions[: len(self)] += 1
-        if self._num_used is not None:
+        if self._num_used is not None and len(self):
             self._num_used += 1
         for name, array in self._after.items():
             self._tensors[name], self._after[name] = array, self._tensors[name]
@@ -227,6 +228,7 @@ class SlotState:
     def _move_groups(self, places: Ids, origins: Ids) -> None:
         if not len(places):
             return
+        self._num_used = None
         longest = int(self._memory_lengths[origins].max())
         self._memory_lengths[places] = self._memory_lengths[origins]
         for spec in self._specs:

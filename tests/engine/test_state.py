@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +77,7 @@ class Pair:
         state, order = self.state, self.state.order
         assert len(state) == len(self.rows)
         assert sorted(order) == list(range(len(order)))
+        assert state.num_used == max((len(row.history) for row in self.rows), default=0)
         for row, place in zip(self.rows, order, strict=True):
             group = place // state.width
             assert state.positions[place] == len(row.history)
@@ -150,6 +152,17 @@ def test_joining_copies_nothing_while_there_is_room() -> None:
     pair.check()
     assert (pair.state._tensors["cache"], pair.state._tensors["keys"])[0] is before[0]
     assert pair.state._tensors["keys"] is before[1]
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_those_that_left_leave_nothing_behind(width: int) -> None:
+    pair = Pair([(1, 3)], width)
+    for number in range(2, 30):
+        pair.concat(Pair([(number, 3)], width))
+        pair.step(number)
+        pair.take(list(range(width, 2 * width)))
+    pair.check()
+    assert len(pair.state._prefixes) == 1
 
 
 def test_bindings_stay_valid_while_only_rows_change_places() -> None:
