@@ -73,7 +73,7 @@ def _own_lexicon(subject: Subject) -> Lexicon:
     """For random weights, which translate nothing: every piece of a source may become what the model itself makes of
     that source, and others drawn by Zipf's law.
 
-    That makes shortlists of 480 pieces for one source, 1,800 for 8 together and 4,700 for 32. Those of real pairs with
+    That makes shortlists of 475 pieces for one source, 1,590 for 8 together and 3,906 for 32. Those of real pairs with
     as many pieces (tatoeba, a third shorter) have 550, 1,400 and 3,700.
     """
     reference, draw = _reference(subject), np.random.default_rng(1)

@@ -18,10 +18,10 @@ from app.errors import InputError
 from app.evaluation.evaluate import evaluate
 from app.export.artifact import Description, Gates, export_artifact
 from app.export.graphs import can_be_short
-from app.export.lexicon import MOST_PAIRS, Lexicon, estimate_lexicon
+from app.export.lexicon import Lexicon, estimate_lexicon, thinned_out
 from app.export.parity import LOGIT_TOLERANCE
 from app.models.interface import Seq2Seq
-from app.store.manifest import VariantName
+from app.store.manifest import Task, VariantName
 from app.store.registry import Registry
 from app.text.tokenizer import EOS_ID
 from app.training.corpus import Corpus, read_pairs
@@ -106,7 +106,7 @@ def publish_run(
     model, lexicon = run.load_model(), None
     has_shortlist = extras.has_shortlist
     if has_shortlist is None:
-        has_shortlist = extras.keep_fast and recipe.task == "translate" and _is_worth_a_shortlist(model)
+        has_shortlist = extras.keep_fast and _is_worth_a_shortlist(recipe.task, model)
     if has_shortlist:
         console.print("estimating which pieces translate which, for the shortlist of int8-fast")
         lexicon = learned_lexicon(opened, data)
@@ -124,14 +124,13 @@ def publish_run(
     return published
 
 
-def _is_worth_a_shortlist(model: Seq2Seq) -> bool:
-    return can_be_short(model) and model.output.out_features >= SMALLEST_SHORTENED
+def _is_worth_a_shortlist(task: Task, model: Seq2Seq) -> bool:
+    return task == "translate" and can_be_short(model) and model.output.out_features >= SMALLEST_SHORTENED
 
 
 def learned_lexicon(opened: OpenModel, data: Path) -> Lexicon:
     """What the recipe's training pairs tell of which pieces translate which."""
-    examples = Corpus(opened.recipe, data).train
-    examples = examples[:: -(-len(examples) // MOST_PAIRS)]
+    examples = thinned_out(Corpus(opened.recipe, data).train)
     pairs: list[tuple[Ids, Ids]] = []
     for direction in opened.recipe.data.directions:
         chosen = [example for example in examples if example.direction == direction]

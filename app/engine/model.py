@@ -231,7 +231,7 @@ def _open(folder: Path, manifest: Manifest, variant: str | None, provider: str, 
         session = opened(files.shortlist)
         _check_names(files.shortlist, "inputs", SHORTLIST_INPUTS, session.get_inputs())
         shortlist = Shortlist(session)
-        read = (read - set(SHORTLIST_INPUTS)) | set(shortlist.outputs)
+        read = (read - SHORTLIST_INPUTS) | set(shortlist.outputs)
     _check_names(files.encode, "inputs", {"source", "source_lengths"}, encode.get_inputs())
     _check_names(files.encode, "outputs", {*encoded, "memory_lengths"}, encode.get_outputs())
     _check_names(files.step, "inputs", {"ids", *read}, step.get_inputs())

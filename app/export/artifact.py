@@ -198,8 +198,7 @@ def write_graphs(folder: Path, graphs: Graphs, variant: VariantName) -> Variant:
 
 
 def _megabytes(manifest: Manifest, variant: VariantName) -> str:
-    files = manifest.variants[variant]
-    graphs = [file for file in (files.encode, files.step, files.shortlist) if file is not None]
+    graphs = manifest.variants[variant].graphs
     return ", ".join(f"{Path(file).stem} {manifest.files[file].bytes / 1e6:.1f} MB" for file in graphs)
 
 

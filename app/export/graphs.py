@@ -82,7 +82,7 @@ def build_graphs(
 
 def can_be_short(model: Seq2Seq) -> bool:
     """Whether a shortlist may take the place of the model's vocabulary: it reads text, and copies none of it."""
-    return not isinstance(model, (Speech, SpeechRnn)) and getattr(model, "copy", None) is None
+    return not isinstance(model, (Speech, SpeechRnn)) and model.copy is None
 
 
 def state_tensors(model: Seq2Seq, variant: VariantName) -> list[StateTensor]:

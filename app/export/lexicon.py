@@ -6,11 +6,14 @@ one piece of its source, whatever their order; expectation maximization finds ho
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
+from app.decoding.interface import Ids
+
+T = TypeVar("T")
 
 # Pairs beyond these teach little more, and every one takes memory: 16 bytes for each two pieces that meet in it.
 MOST_PAIRS = 60_000
@@ -28,6 +31,11 @@ class Lexicon:
     common: Ids
 
 
+def thinned_out(pairs: Sequence[T]) -> Sequence[T]:
+    """At most `MOST_PAIRS` of them, spread over all."""
+    return pairs[:: -(-len(pairs) // MOST_PAIRS)]
+
+
 def estimate_lexicon(
     pairs: Sequence[tuple[Ids, Ids]],
     vocabulary_size: int,
@@ -35,11 +43,10 @@ def estimate_lexicon(
     num_candidates: int = NUM_CANDIDATES,
     num_common: int = NUM_COMMON,
 ) -> Lexicon:
-    """The lexicon of at most `MOST_PAIRS` of `pairs`, spread over all; ids of source and target, of one vocabulary.
+    """The lexicon of `pairs`, ids of source and target, of one vocabulary; of many, have them `thinned_out` before.
 
     `always` are common whatever their frequency. A source piece with fewer candidates repeats a common one.
     """
-    pairs = pairs[:: -(-len(pairs) // MOST_PAIRS)]
     sources = [np.unique(source) for source, _ in pairs]
     targets = [np.asarray(target) for _, target in pairs]
     frequencies = np.bincount(np.concatenate(targets), minlength=vocabulary_size)

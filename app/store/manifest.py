@@ -49,6 +49,11 @@ class Variant(_Record):
     overflows: bool = True
     state: list[StateTensor]
 
+    @property
+    def graphs(self) -> list[str]:
+        """The files of all its graphs."""
+        return [file for file in (self.encode, self.step, self.shortlist) if file is not None]
+
 
 class Tokenizer(_Record):
     """How text becomes ids. `language_ids` holds the token that asks for a target language, put before the source."""

@@ -301,7 +301,7 @@ def _check_references(manifest: Manifest) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or str(path) != name or name == MANIFEST or "\\" in name:
             raise ArtifactError(f"{MANIFEST}: {name!r} is no file inside the folder; publish the version again")
-    graphs = [file for variant in manifest.variants.values() for file in (variant.encode, variant.step)]
+    graphs = [file for variant in manifest.variants.values() for file in variant.graphs]
     for name in [manifest.tokenizer.file, *graphs]:
         if name not in manifest.files:
             raise ArtifactError(f"{name}: is in use, but has no checksum in the manifest; publish the version again")

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from app.decoding.interface import Ids
 from app.export import lexicon
-from app.export.lexicon import Ids, estimate_lexicon
+from app.export.lexicon import estimate_lexicon, thinned_out
 
 EOS_ID, ARTICLE, NUM_WORDS = 3, 4, 40
 FIRST_SOURCE, FIRST_TARGET = 10, 100
@@ -40,5 +41,7 @@ def test_a_piece_that_was_never_seen_has_common_pieces_alone() -> None:
 def test_too_many_pairs_are_thinned_out_over_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lexicon, "MOST_PAIRS", 100)
     first, second = pairs(150), [(source + 40, target) for source, target in pairs(150)]
-    found = estimate_lexicon(first + second, VOCABULARY, always=[EOS_ID], num_candidates=3, num_common=1)
+    thinned = thinned_out(first + second)
+    assert len(thinned) <= 100
+    found = estimate_lexicon(thinned, VOCABULARY, always=[EOS_ID], num_candidates=3, num_common=1)
     assert FIRST_TARGET in found.candidates[FIRST_SOURCE] and FIRST_TARGET in found.candidates[FIRST_SOURCE + 40]

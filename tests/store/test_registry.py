@@ -155,6 +155,14 @@ def test_a_graph_without_checksum_is_refused(registry: Registry) -> None:
             registry.publish(staging)
 
 
+def test_a_shortlist_without_checksum_is_refused(registry: Registry) -> None:
+    graphs = {"encode": "fp32/encode.onnx", "step": "fp32/step.onnx", "shortlist": "../shortlist.onnx", "state": []}
+    with registry.staging("en-de") as staging:
+        fill(staging, variants={"int8-fast": graphs})
+        with pytest.raises(ArtifactError, match="../shortlist.onnx: is in use, but has no checksum"):
+            registry.publish(staging)
+
+
 def test_a_version_is_never_replaced(registry: Registry) -> None:
     folder = publish(registry)
     before = folder.stat().st_ino
